@@ -1,0 +1,186 @@
+"""The commands of `distill`: arguments in, one call to the conductor or a function, results on stdout.
+
+Knows no machine learning and imports none at the start, so that `check` and a cached `run` answer at once.
+"""
+
+import json
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distill.errors import CheckFailedError, ConfigError, InputError
+from distill.progress import make_reporter
+from teacher.processes import is_first_process
+
+app = typer.Typer(
+    name="distill",
+    help="Distil a large teacher into a small student that answers on a CPU in about a millisecond.",
+    epilog="Every command takes --debug, which shows the traceback of an error.",
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+
+class LogFormat(StrEnum):
+    """How progress is written; without the option: a live bar on a terminal, else plain lines."""
+
+    PLAIN = "plain"
+    JSON = "json"
+
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="a config file")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="such as train.epochs=4; beats the file")
+]
+Runs = Annotated[Path, typer.Option(help="the folder that holds one directory a run")]
+Log = Annotated[LogFormat | None, typer.Option("--log-format", help="plain or json lines instead of a live bar")]
+Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="a bundle directory")]
+Input = Annotated[Path | None, typer.Option("--input", help="a .csv, .tsv, .jsonl, .txt or .parquet file")]
+Column = Annotated[str, typer.Option(help="the column of --input that holds the texts")]
+
+_STAGE_COMMANDS = {
+    "run": (None, "Run every stage that is not done: from the corpus to the report."),
+    "label": ("label", "Prepare the corpus and the teacher, and label the pool."),
+    "train": ("train", "Train the student on the soft labels, and what that lacks before it."),
+    "tune": ("tune", "Tune the student on gold, and what that lacks before it."),
+    "export": ("export", "Export the student to ONNX, and what that lacks before it."),
+    "report": ("report", "Write the report, and what that lacks before it."),
+}
+
+
+def _run_stages(config: Path, overrides: Sequence[str] | None, runs: Path, until: str | None, log: str | None) -> None:
+    from distill.config import load_config
+    from distill.pipeline import run_pipeline
+
+    loaded = load_config(config, overrides or ())
+    directory = run_pipeline(loaded, runs=runs, until=until, reporter=make_reporter(log))
+    if is_first_process():
+        typer.echo(directory)
+
+
+def _add_stage_command(name: str, until: str | None, text: str) -> None:
+    @app.command(name, help=text)
+    def command(
+        config: ConfigFile, overrides: Overrides = None, runs: Runs = Path("runs"), log_format: Log = None
+    ) -> None:
+        _run_stages(config, overrides, runs, until, log_format)
+
+
+for _name, (_until, _text) in _STAGE_COMMANDS.items():
+    _add_stage_command(_name, _until, _text)
+
+
+@app.command()
+def bench(
+    target: Annotated[Path, typer.Argument(metavar="CONFIG|BUNDLE", help="a config file or a bundle directory")],
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    input_file: Input = None,
+    column: Column = "text",
+    log_format: Log = None,
+) -> None:
+    """Measure the speed of a run's student, or of a finished bundle alone (on the texts of --input)."""
+    if not (target / "potstill.json").is_file():
+        _run_stages(target, overrides, runs, "bench", log_format)
+        return
+    if overrides:
+        raise InputError(f"found {overrides[0]!r}, wanted no overrides: a bundle has no config to override")
+    from distill.timing import time_bundle
+
+    typer.echo(json.dumps(time_bundle(target, input_file, column), indent=2))
+
+
+@app.command()
+def status(config: ConfigFile, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
+    """Show each stage of a run: done, stale (and which field made it so) or missing."""
+    from distill.config import load_config
+    from distill.pipeline import pipeline_status
+
+    for stage in pipeline_status(load_config(config, overrides or ()), runs):
+        typer.echo(f"{stage.name:<10} {stage.state:<8} {stage.reason or ''}".rstrip())
+
+
+@app.command()
+def init(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="a file with your texts")],
+    output: Annotated[Path | None, typer.Option(help="the config to write; else DATA with .yaml")] = None,
+) -> None:
+    """Look at a data file, write a commented config for it and say what was found."""
+    from distill.starter import write_config
+
+    target = output or data.with_suffix(".yaml")
+    for line in write_config(data, target):
+        typer.echo(line)
+    typer.echo(f"wrote {target}; next: distill run {target}")
+
+
+@app.command()
+def check(paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="configs or folders")]) -> None:
+    """Validate every config; load no model and no data."""
+    from distill.config import load_config
+
+    problems = []
+    for path in paths:
+        files = sorted([*path.rglob("*.yaml"), *path.rglob("*.yml")]) if path.is_dir() else [path]
+        if not files:
+            problems.append(f"{path}: found no .yaml file, wanted at least one")
+        for file in files:
+            try:
+                load_config(file)
+            except ConfigError as error:
+                problems.append(str(error))
+            else:
+                typer.echo(f"{file}: ok")
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a config, for editors."""
+    from distill.config import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+@app.command()
+def predict(
+    bundle: Bundle,
+    texts: Annotated[list[str] | None, typer.Argument(help="texts to answer")] = None,
+    input_file: Input = None,
+    column: Column = "text",
+    output: Annotated[Path | None, typer.Option(help="a .jsonl file; else standard output")] = None,
+    log_format: Log = None,
+) -> None:
+    """Answer texts, or the rows of a file, as JSON lines."""
+    from distill.predict import predict_to
+
+    if bool(texts) == (input_file is not None):
+        raise InputError("found both texts and --input, or neither; wanted one of them")
+    unanswered = predict_to(bundle, input_file or texts or [], column, output, make_reporter(log_format))
+    if unanswered:
+        raise CheckFailedError(f'{unanswered:,} texts have no answer; their "error" says why')
+
+
+@app.command()
+def verify(bundle: Bundle) -> None:
+    """Check a bundle: manifest, hashes, labels, tokenizer and a self-test."""
+    from export.bundle import verify_bundle
+    from export.runtime import self_test
+
+    problems = verify_bundle(bundle) or self_test(bundle)
+    if problems:
+        count = f"{bundle}: do not use this bundle, problems found: {len(problems)}"
+        raise CheckFailedError("\n".join([*problems, count]))
+    typer.echo(f"{bundle}: ok")
+
+
+@app.command()
+def doctor() -> None:
+    """Show what this machine and installation can do, and what will hold them back."""
+    from distill.doctor import examine, render
+
+    typer.echo(render(examine(Path.cwd())))

@@ -1,0 +1,158 @@
+"""The conductor of one run: its directories, the keys of its stages, and building one that is missing or stale.
+
+Knows no stage by itself; `pipeline.py` holds the table of them.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.config import Config, LoadedConfig, resolve_model
+from distill.progress import Reporter
+from distill.stages import (
+    StageStatus,
+    building,
+    partial_directory,
+    stage_key,
+    stage_status,
+)
+from teacher.processes import is_first_process, wait_for_all
+from teacher.spec import CommitteeSpec, TeacherSpec
+
+if TYPE_CHECKING:
+    from distill.train import TrainInputs
+    from teacher.task import Task
+
+Update = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A directory of the run, the stages it reads, the config sections it depends on, and how it is built."""
+
+    name: str
+    directory: str
+    reads: tuple[str, ...]
+    sections: tuple[str, ...]
+    build: Callable[["Conductor", Path, Update], None]
+    trains: bool = False  # every process of a distributed run takes part
+
+
+class Conductor:
+    """One run of one config: knows its directories and builds what is missing or stale."""
+
+    def __init__(self, loaded: LoadedConfig, stages: Sequence[Stage], runs: Path, reporter: Reporter) -> None:
+        """Name the run directory; nothing is read or written yet."""
+        self.stages = {stage.name: stage for stage in stages}
+        self.config: Config = loaded.config
+        self.base = loaded.base
+        self.run = runs / loaded.config.name
+        self.reporter = reporter
+        self.warnings: list[str] = []
+
+    def warn(self, message: str) -> None:
+        """Say a warning and keep it for the report."""
+        self.warnings.append(message)
+        self.reporter.say(f"warning: {message}")
+
+    def path(self, stage: str) -> Path:
+        """Return the directory of a stage."""
+        return self.run / self.stages[stage].directory
+
+    def section(self, stage: Stage) -> dict[str, Any]:
+        """Return the part of the config that `stage` depends on, as JSON values."""
+        config = self.config.model_dump(mode="json")
+        section = {name: config[name] for name in stage.sections}
+        if stage.name == "corpus":
+            section["sources"] = self._source_digest
+        return section
+
+    def inputs(self, stage: Stage) -> dict[str, str]:
+        """Return the keys that the stages read by `stage` have, or would have, with this config."""
+        return {name: self.key(name) for name in stage.reads}
+
+    def key(self, name: str) -> str:
+        """Return the key that the stage `name` has, or would have, with this config."""
+        stage = self.stages[name]
+        return stage_key(name, self.section(stage), self.inputs(stage))
+
+    def status(self) -> Iterator[StageStatus]:
+        """Yield the state of every stage in order."""
+        for stage in self.stages.values():
+            yield stage_status(stage.name, self.path(stage.name), self.section(stage), self.inputs(stage))
+
+    def ensure(self, stage: Stage) -> None:
+        """Build `stage` unless it is done."""
+        section, inputs, target = self.section(stage), self.inputs(stage), self.path(stage.name)
+        if stage_status(stage.name, target, section, inputs).state == "done":
+            return
+        if is_first_process():
+            with building(stage.name, target, section, inputs) as partial:
+                wait_for_all()
+                self._build(stage, partial)
+                wait_for_all()
+        else:
+            wait_for_all()
+            if stage.trains:
+                self._build(stage, partial_directory(target))
+            wait_for_all()
+        wait_for_all()
+
+    def train_inputs(self, update: Update) -> "TrainInputs":
+        """Return what the training stages share."""
+        from distill.train import TrainInputs
+
+        return TrainInputs(self.path("corpus"), self.path("label"), self.task, self.config.seed, update)
+
+    @cached_property
+    def task(self) -> "Task":
+        """Return the task with the labels that the corpus stage settled."""
+        from teacher.corpus import read_meta
+        from teacher.task import Task
+
+        wanted = self.config.task.labels
+        descriptions = wanted if isinstance(wanted, dict) else {}
+        return Task(self.config.task.kind, tuple(read_meta(self.path("corpus")).labels), descriptions)
+
+    def resolved_teacher(self, spec: TeacherSpec) -> TeacherSpec:
+        """Return `spec` with every model name as something `from_pretrained` takes."""
+        if isinstance(spec, CommitteeSpec):
+            return spec.model_copy(update={"members": [self.resolved_teacher(one) for one in spec.members]})
+        return spec.model_copy(update={"model": resolve_model(spec.model, self.base)})
+
+    def untuned_source(self) -> str:
+        """Return the checkpoint a student starts from when no teacher is involved."""
+        if self.config.student.init not in ("teacher", "config"):
+            return resolve_model(self.config.student.init, self.base)
+        spec = self.config.teacher
+        while isinstance(spec, CommitteeSpec):
+            spec = spec.members[0]
+        return resolve_model(spec.model, self.base)
+
+    def student_source(self) -> str:
+        """Return the checkpoint whose layers or shape the student takes."""
+        from teacher.kinds import warm_start_source
+
+        found = warm_start_source(self.path("teacher")) if self.config.student.init == "teacher" else None
+        return str(found) if found else self.untuned_source()
+
+    @cached_property
+    def _source_digest(self) -> str:
+        from teacher.corpus import source_digest
+
+        return source_digest(self.config.data, self.base)
+
+    def _build(self, stage: Stage, partial: Path) -> None:
+        silence_libraries()
+        with self.reporter.track(stage.name, None) as update:
+            stage.build(self, partial, update)
+
+
+def silence_libraries() -> None:
+    """Keep transformers' own progress bars and advice out of the run's output."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

@@ -1,0 +1,284 @@
+"""The last look: every model of a run on the test rows, once, and what report.json says of it.
+
+Nothing is chosen here. Thresholds and temperatures come from dev.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distill.baselines import ANSWERS, read_answers
+from distill.measure import LATENCY
+from distill.scores import HEADLINES
+from distill.teach import TFIDF_ON_GOLD
+from distill.train import read_metrics
+from export.bundle import MODEL_FILES, read_manifest
+from export.metrics import (
+    ACTIVATIONS,
+    Interval,
+    calibration_error,
+    confidences,
+    decode,
+    f1_per_class,
+    macro_f1,
+    paired_bootstrap,
+    recall_per_class,
+    row_scores,
+)
+from export.report import render_html, render_markdown
+from export.runtime import OnnxClassifier
+from teacher.calibrate import fit_temperature, fit_thresholds
+from teacher.corpus import read_meta, read_part
+from teacher.example import Example
+from teacher.kinds import load_teacher
+from teacher.scorer import TextScorer
+from teacher.task import Task, TaskKind
+
+Floats = NDArray[np.float32]
+_BINS = 10
+_WORST_CLASSES = 10
+_DISAGREEMENTS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class RunPaths:
+    """The finished stage directories a report is made from."""
+
+    corpus: Path
+    teacher: Path
+    labels: Path
+    student: Path
+    tuned: Path
+    bundle: Path
+    baselines: Path
+    bench: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Calibrated test probabilities (N, C) of one model and what it decides with thresholds from dev."""
+
+    probs: Floats
+    decided: NDArray[np.bool_]
+
+
+def write_report(paths: RunPaths, task: Task, about: Mapping[str, Any], directory: Path, *, seed: int) -> None:
+    """Write report.json, report.md, report.html and the test answers to `directory`.
+
+    `about` holds what only the conductor knows: name, stages, lineage, warnings.
+    """
+    test = read_part(paths.corpus, "test")
+    targets = task.targets([example.labels or () for example in test])
+    answers = answer_test(paths, task)
+    report = {
+        "name": about["name"],
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "task": {"kind": task.kind.value, "labels": list(task.labels)},
+        "headline": HEADLINES[task.kind],
+        "quality": {name: quality(task.kind, given, targets, seed) for name, given in answers.items()},
+        "gap": _gap(task.kind, answers, targets, seed),
+        "gold": _gold(paths.corpus),
+        "size": _size(paths),
+        **json.loads((paths.bench / LATENCY).read_text(encoding="utf-8")),
+        "cost": {"teacher_usd": None, "per_million_usd": None, "break_even": None},
+        "gates": [asdict(gate) for gate in read_manifest(paths.bundle).gates],
+        "reliability": {
+            name: reliability(task.kind, given.probs, targets)
+            for name, given in answers.items()
+            if name in (_student(answers), "teacher")
+        },
+        "worst_classes": _worst_classes(task, answers, targets),
+        "disagreements": _disagreements(task, test, answers),
+        "vocabulary": read_metrics(paths.student)["vocabulary"],
+        "corpus": read_meta(paths.corpus).model_dump(mode="json"),
+        "stages": about["stages"],
+        "lineage": about["lineage"],
+        "warnings": about["warnings"],
+    }
+    np.savez_compressed(
+        directory / "test_answers.npz", allow_pickle=False, **{name: given.probs for name, given in answers.items()}
+    )
+    text = json.dumps(report, indent=2, allow_nan=False)
+    (directory / "report.json").write_text(text, encoding="utf-8")
+    (directory / "report.md").write_text(render_markdown(report), encoding="utf-8")
+    (directory / "report.html").write_text(render_html(report), encoding="utf-8")
+
+
+def answer_test(paths: RunPaths, task: Task) -> dict[str, Answers]:
+    """Return the test answers of the teacher, the exported files and the baselines, under the report's names."""
+    dev, test = ([example.text for example in read_part(paths.corpus, part)] for part in ("dev", "test"))
+    dev_targets = task.targets([example.labels or () for example in read_part(paths.corpus, "dev")])
+    teacher = load_teacher(paths.teacher)
+    given = {"teacher": (teacher.label(dev).probs, teacher.label(test).probs)}
+    manifest = read_manifest(paths.bundle)
+    for precision in ("fp32", "int8"):
+        if MODEL_FILES[precision] in manifest.files:
+            given[f"student_{precision}"] = _answer_exported(paths, manifest.max_tokens, precision, task, dev_targets)
+    given["gold_only"] = _answer_checkpoint(paths.baselines / "gold_only", task, dev, test, dev_targets)
+    for name, path in (
+        ("tfidf_gold", paths.teacher / TFIDF_ON_GOLD),
+        ("tfidf_soft", paths.baselines / ANSWERS),
+    ):
+        saved = read_answers(path)
+        given[name] = (saved["dev"], saved["test"])
+    return {name: _decide(task.kind, *probs, dev_targets) for name, probs in given.items()}
+
+
+def quality(kind: TaskKind, given: Answers, targets: Floats, seed: int) -> dict[str, float]:
+    """Return accuracy, macro-F1 and calibration error of one model with 95 % intervals of the first two."""
+    scores = row_scores(given.decided, targets)
+    accuracy = paired_bootstrap(scores, np.zeros_like(scores), seed=seed)
+    macro = paired_bootstrap(
+        scores, scores, lambda rows: macro_f1(given.decided[rows], targets[rows]), samples=500, seed=seed
+    )
+    return {
+        "accuracy": accuracy.estimate,
+        "accuracy_low": accuracy.low,
+        "accuracy_high": accuracy.high,
+        "macro_f1": macro.estimate,
+        "macro_f1_low": macro.low,
+        "macro_f1_high": macro.high,
+        "ece": calibration_error(kind.value, given.probs, targets),
+        "n": len(targets),
+    }
+
+
+def difference(kind: TaskKind, ours: Answers, theirs: Answers, targets: Floats, seed: int) -> Interval:
+    """Return ours minus theirs in the headline measure, paired over test rows."""
+    before, after = (row_scores(given.decided, targets) for given in (theirs, ours))
+    if kind is TaskKind.SINGLE_LABEL:
+        return paired_bootstrap(after, before, seed=seed)
+
+    def macro_f1_difference(rows: NDArray[np.intp]) -> float:
+        return macro_f1(ours.decided[rows], targets[rows]) - macro_f1(theirs.decided[rows], targets[rows])
+
+    return paired_bootstrap(after, before, macro_f1_difference, samples=1000, seed=seed)
+
+
+def reliability(kind: TaskKind, probs: Floats, targets: Floats) -> list[list[float]]:
+    """Return (mean confidence, share that was right, rows) of each confidence bin that holds rows."""
+    confidence, correct = confidences(kind.value, probs, targets)
+    which = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    return [
+        [float(confidence[which == one].mean()), float(correct[which == one].mean()), int((which == one).sum())]
+        for one in np.unique(which)
+    ]
+
+
+def _answer_exported(
+    paths: RunPaths, max_tokens: int, precision: Any, task: Task, dev_targets: Floats
+) -> tuple[Floats, Floats]:
+    model = OnnxClassifier(paths.bundle / MODEL_FILES[precision], paths.bundle / "tokenizer.json", max_tokens)
+    parts = (read_part(paths.corpus, part) for part in ("dev", "test"))
+    dev, test = (np.stack([model.logits_one(example.text) for example in part]) for part in parts)
+    return _calibrated(task.kind, dev, test, dev_targets)
+
+
+def _answer_checkpoint(
+    directory: Path, task: Task, dev: list[str], test: list[str], dev_targets: Floats
+) -> tuple[Floats, Floats]:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    model = AutoModelForSequenceClassification.from_pretrained(directory)
+    scorer = TextScorer(model, tokenizer, tokenizer.model_max_length)
+    return _calibrated(task.kind, scorer.logits(dev), scorer.logits(test), dev_targets)
+
+
+def _calibrated(kind: TaskKind, dev: Floats, test: Floats, dev_targets: Floats) -> tuple[Floats, Floats]:
+    temperature = fit_temperature(kind, dev, dev_targets)
+    return ACTIVATIONS[kind](dev / temperature), ACTIVATIONS[kind](test / temperature)
+
+
+def _decide(kind: TaskKind, dev: Floats, test: Floats, dev_targets: Floats) -> Answers:
+    thresholds = fit_thresholds(dev, dev_targets) if kind is TaskKind.MULTI_LABEL else None
+    return Answers(test, decode(kind, test, thresholds))
+
+
+def _student(answers: Mapping[str, Answers]) -> str:
+    return "student_int8" if "student_int8" in answers else "student_fp32"
+
+
+def _gap(kind: TaskKind, answers: Mapping[str, Answers], targets: Floats, seed: int) -> dict[str, Any]:
+    gap = difference(kind, answers[_student(answers)], answers["teacher"], targets, seed)
+    return {**asdict(gap), "metric": HEADLINES[kind]}
+
+
+def _gold(corpus: Path) -> dict[str, Any]:
+    """Count every gold label that shaped a model: gold rows train, dev rows choose, calibrate and gate."""
+    rows = read_meta(corpus).rows
+    used = rows["gold"] + rows["dev"]
+    return {
+        "teacher": used,
+        "student": used,
+        "dev": rows["dev"],
+        "pool": rows["pool"],
+        "share": used / max(rows["pool"] + rows["dev"], 1),
+    }
+
+
+def _size(paths: RunPaths) -> dict[str, Any]:
+    manifest = read_manifest(paths.bundle)
+    sizes = {name: entry.bytes for name, entry in manifest.files.items()}
+    shipped = MODEL_FILES[manifest.precision]
+    other = {name for name in MODEL_FILES.values() if name != shipped}
+    return {
+        "teacher_parameters": load_teacher(paths.teacher).parameters,
+        "student_parameters": read_metrics(paths.tuned)["parameters"],
+        "model_bytes": sizes[shipped],
+        "bundle_bytes": sum(size for name, size in sizes.items() if name not in other),
+        "fp32_bytes": sizes[MODEL_FILES["fp32"]],
+        "ratio": load_teacher(paths.teacher).parameters * 4 / sizes[shipped],
+    }
+
+
+def _worst_classes(task: Task, answers: Mapping[str, Answers], targets: Floats) -> list[dict[str, Any]]:
+    student, teacher = answers[_student(answers)].decided, answers["teacher"].decided
+    recall, f1 = recall_per_class(student, targets), f1_per_class(student, targets)
+    of_teacher = recall_per_class(teacher, targets)
+    order = [column for column in np.argsort(f1, kind="stable") if np.isfinite(recall[column])]
+    return [
+        {
+            "label": task.labels[column],
+            "n": int(targets[:, column].sum()),
+            "recall": float(recall[column]),
+            "f1": float(f1[column]),
+            "teacher_recall": float(of_teacher[column]),
+            "mistaken_for": _mistaken_for(task, student, targets, column),
+        }
+        for column in order[:_WORST_CLASSES]
+    ]
+
+
+def _mistaken_for(task: Task, decided: NDArray[np.bool_], targets: Floats, column: int) -> str | None:
+    missed = (targets[:, column] > 0) & ~decided[:, column]
+    instead = decided[missed].sum(axis=0)
+    return task.labels[int(instead.argmax())] if instead.any() else None
+
+
+def _disagreements(task: Task, test: list[Example], answers: Mapping[str, Answers]) -> list[dict[str, Any]]:
+    """Return the rows where student and teacher decide differently, the most confident student first."""
+    student, teacher = answers[_student(answers)], answers["teacher"]
+    rows = np.flatnonzero((student.decided != teacher.decided).any(axis=1))
+    rows = rows[np.argsort(-student.probs[rows].max(axis=1), kind="stable")][:_DISAGREEMENTS]
+
+    def names(decided: NDArray[np.bool_]) -> str:
+        return ", ".join(task.labels[column] for column in np.flatnonzero(decided)) or "(none)"
+
+    return [
+        {
+            "text": test[row].text,
+            "gold": ", ".join(test[row].labels or ()) or "(none)",
+            "teacher": names(teacher.decided[row]),
+            "student": names(student.decided[row]),
+            "teacher_probability": float(teacher.probs[row].max()),
+            "student_probability": float(student.probs[row].max()),
+        }
+        for row in rows
+    ]

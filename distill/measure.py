@@ -1,0 +1,100 @@
+"""The quick benchmark of a run: student against its PyTorch teacher, text in to label out, interleaved."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.bench import (
+    cold_start,
+    latency_by_tokens,
+    measure_interleaved,
+    paired_ratio,
+    percentile_curve,
+    summarise,
+)
+from export.machine import machine
+from export.runtime import Predictor
+from export.spec import BenchSpec
+from teacher.base import Teacher
+from teacher.corpus import read_part
+from teacher.kinds import load_teacher
+
+LATENCY = "latency.json"
+_CONTROL = "control"
+_WARMUP = 20
+_THREAD_TRIAL = 30
+Answer = Callable[[str], object]
+
+
+def measure(bundle: Path, teacher: Path, corpus: Path, spec: BenchSpec, directory: Path, *, seed: int) -> None:
+    """Write latency.json and the raw samples of every contender to `directory`."""
+    texts = _texts(corpus, spec.texts, seed)
+    fitted = load_teacher(teacher)
+    threads = _best_threads(fitted, texts[:_THREAD_TRIAL])
+    students = {
+        f"student_{precision}": Predictor.load(bundle, precision, spec.threads) for precision in _precisions(bundle)
+    }
+    contenders: dict[str, Answer] = {name: student.predict for name, student in students.items()}
+    shipped = next(iter(contenders))
+    contenders |= {"teacher": lambda text: fitted.label([text]), _CONTROL: contenders[shipped]}
+    samples = measure_interleaved(contenders, texts, spec.repeats, _WARMUP, seed)
+    tokens = [answer.tokens for answer in students[shipped].predict(texts)]
+    speedup = paired_ratio(samples["teacher"], samples[shipped])
+    control = paired_ratio(samples.pop(_CONTROL), samples[shipped])
+    latency: dict[str, Any] = {
+        name: asdict(summarise(taken, threads if name == "teacher" else spec.threads))
+        for name, taken in samples.items()
+    }
+    latency |= {
+        "speedup_p50": speedup.estimate,
+        "speedup_low": speedup.low,
+        "speedup_high": speedup.high,
+        "control_low": control.low,
+        "control_high": control.high,
+        "by_tokens": {name: latency_by_tokens(taken, tokens) for name, taken in samples.items()},
+        "percentiles": {name: percentile_curve(taken) for name, taken in samples.items()},
+    }
+    report = {"latency": latency, "cold_start": asdict(cold_start(bundle, texts[0])), "machine": machine()}
+    np.savez_compressed(directory / "samples.npz", allow_pickle=False, **samples)
+    (directory / LATENCY).write_text(json.dumps(report, indent=2), encoding="utf-8")
+
+
+def _texts(corpus: Path, count: int, seed: int) -> list[str]:
+    """Draw texts of the test part, with repetition where it is small."""
+    examples = read_part(corpus, "test")
+    generator = np.random.default_rng(seed)
+    return [examples[row].text for row in generator.choice(len(examples), count, replace=count > len(examples))]
+
+
+def _precisions(bundle: Path) -> list[Any]:
+    """Return the precisions a bundle holds, the shipped one first."""
+    from export.bundle import MODEL_FILES, read_manifest
+
+    manifest = read_manifest(bundle)
+    there = [precision for precision, name in MODEL_FILES.items() if name in manifest.files]
+    return sorted(there, key=lambda precision: precision != manifest.precision)
+
+
+def _best_threads(teacher: Teacher, texts: list[str]) -> int:
+    """Set torch to the number of threads at which the teacher answers single texts fastest, and return it."""
+    import os
+
+    import torch
+
+    most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    seconds = {}
+    for threads in sorted({1, most, max(most // 2, 1)}):
+        torch.set_num_threads(threads)
+        teacher.label(texts[:3])
+        started = time.perf_counter()
+        for text in texts:
+            teacher.label([text])
+        seconds[threads] = time.perf_counter() - started
+    best = min(seconds, key=lambda threads: seconds[threads])
+    torch.set_num_threads(best)
+    return best

@@ -1,0 +1,128 @@
+"""The pipeline: which stages there are, what each reads, and the order in which they run.
+
+corpus -> teacher -> soft labels -> student -> tuned -> bundle -> report. What a stage does stands in its own
+module, which is imported when the stage is built.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from distill import __version__
+from distill.conductor import Conductor, Stage, Update
+from distill.config import LoadedConfig, check_models
+from distill.narrative import check_gates, tell
+from distill.progress import Reporter, SilentReporter
+from distill.stages import StageStatus, read_lineage
+
+
+def run_pipeline(loaded: LoadedConfig, *, runs: Path, until: str | None = None, reporter: Reporter) -> Path:
+    """Build every stage up to `until` (None: all) that is missing or stale; return the run directory.
+
+    Raises GateError at the end when a gate of the bundle failed: everything else is built and kept.
+    """
+    conductor = Conductor(loaded, STAGES, runs, reporter)
+    check_models(loaded.config, loaded.base)
+    conductor.run.mkdir(parents=True, exist_ok=True)
+    wanted = STAGES if until is None else STAGES[: [stage.name for stage in STAGES].index(until) + 1]
+    for stage in wanted:
+        conductor.ensure(stage)
+        tell(stage.name, conductor)
+    if any(stage.name == "export" for stage in wanted):
+        check_gates(conductor)
+    return conductor.run
+
+
+def pipeline_status(loaded: LoadedConfig, runs: Path) -> list[StageStatus]:
+    """Return the state of every stage of a run, in order; builds and loads nothing."""
+    return list(Conductor(loaded, STAGES, runs, SilentReporter()).status())
+
+
+def _build_corpus(conductor: Conductor, directory: Path, update: Update) -> None:
+    from teacher.corpus import prepare_corpus
+
+    config = conductor.config
+    prepare_corpus(config.data, config.task, conductor.base, directory, config.seed, update)
+
+
+def _build_teacher(conductor: Conductor, directory: Path, update: Update) -> None:
+    from distill.teach import teach
+
+    spec = conductor.resolved_teacher(conductor.config.teacher)
+    corpus, seed = conductor.path("corpus"), conductor.config.seed
+    teach(spec, corpus, conductor.task, directory, seed=seed, progress=update)
+
+
+def _build_labels(conductor: Conductor, directory: Path, update: Update) -> None:
+    from distill.teach import label
+
+    label(conductor.path("teacher"), conductor.path("corpus"), conductor.config.label, directory, progress=update)
+
+
+def _build_student(conductor: Conductor, directory: Path, update: Update) -> None:
+    from distill.train import train_student
+
+    config, source = conductor.config, conductor.student_source()
+    train_student(conductor.train_inputs(update), source, config.student, config.train, directory)
+
+
+def _build_tuned(conductor: Conductor, directory: Path, update: Update) -> None:
+    from distill.tune import tune_student
+
+    config, student = conductor.config, conductor.path("train")
+    tune_student(conductor.train_inputs(update), student, config.train, config.tune, directory)
+
+
+def _build_bundle(conductor: Conductor, directory: Path, update: Update) -> None:
+    from distill.package import package
+
+    keys = {name: conductor.key(name) for name in ("corpus", "teacher", "label", "train", "tune")}
+    package(
+        conductor.path("tune"),
+        conductor.path("corpus"),
+        conductor.task,
+        conductor.config.export,
+        directory,
+        lineage=keys,
+    )
+
+
+def _build_baselines(conductor: Conductor, directory: Path, update: Update) -> None:
+    from distill.baselines import fit_baselines
+
+    config, source = conductor.config, conductor.untuned_source()
+    fit_baselines(conductor.train_inputs(update), source, config.student, config.train, directory)
+
+
+def _build_bench(conductor: Conductor, directory: Path, update: Update) -> None:
+    from distill.measure import measure
+
+    bundle, teacher, corpus = (conductor.path(name) for name in ("export", "teacher", "corpus"))
+    measure(bundle, teacher, corpus, conductor.config.bench, directory, seed=conductor.config.seed)
+
+
+def _build_report(conductor: Conductor, directory: Path, update: Update) -> None:
+    from distill.evaluate import RunPaths, write_report
+
+    paths = RunPaths(**{stage.directory: conductor.path(stage.name) for stage in STAGES[:-1]})
+    lineages = {stage.name: read_lineage(conductor.path(stage.name)) for stage in STAGES[:-1]}
+    found = {name: lineage for name, lineage in lineages.items() if lineage is not None}
+    about = {
+        "name": conductor.config.name,
+        "stages": [{"name": name, "seconds": lineage.seconds, "key": lineage.key} for name, lineage in found.items()],
+        "lineage": {"config": conductor.config.model_dump(mode="json"), "version": __version__},
+        "warnings": conductor.warnings,
+    }
+    write_report(paths, conductor.task, about, directory, seed=conductor.config.seed)
+
+
+STAGES: Sequence[Stage] = (
+    Stage("corpus", "corpus", (), ("data", "task", "seed"), _build_corpus),
+    Stage("teacher", "teacher", ("corpus",), ("teacher", "seed"), _build_teacher, trains=True),
+    Stage("label", "labels", ("corpus", "teacher"), ("label",), _build_labels),
+    Stage("train", "student", ("corpus", "teacher", "label"), ("student", "train", "seed"), _build_student, True),
+    Stage("tune", "tuned", ("train",), ("tune", "seed"), _build_tuned, True),
+    Stage("export", "bundle", ("tune",), ("export",), _build_bundle),
+    Stage("baselines", "baselines", ("corpus", "label"), ("student", "train", "seed"), _build_baselines, True),
+    Stage("bench", "bench", ("export", "teacher"), ("bench", "seed"), _build_bench),
+    Stage("report", "report", ("export", "baselines", "bench"), ("seed",), _build_report),
+)

@@ -1,0 +1,171 @@
+"""Train a student on soft labels, and the same student on gold alone as its rival.
+
+Stage functions: paths and config sections in, one directory with a standard checkpoint out.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+
+from distill.data import Transfer, labelled_rows, needed_tokens, read_transfer
+from distill.losses import distillation_objective
+from distill.scores import dev_score
+from distill.spec import TrainSpec
+from distill.trainer import DistillationTrainer, HiddenTeacher, HiddenTerm
+from student.model import Head, build_student, parameter_count
+from student.spec import StudentSpec
+from student.vocabulary import changed_splits, prove_unchanged, trim_vocabulary
+from teacher.corpus import read_part
+from teacher.finetune import FineTuner, Recipe, Run, epochs_for
+from teacher.processes import is_first_process, wait_for_all
+from teacher.task import PROBLEM_TYPES, Task
+
+METRICS = "metrics.json"
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainInputs:
+    """Finished directories and what both stages of training share."""
+
+    corpus: Path
+    labels: Path
+    task: Task
+    seed: int = 0
+    progress: Callable[[int], None] = field(default=lambda rows: None)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An untrained student with its tokenizer and what is known of its vocabulary."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    max_tokens: int
+    vocabulary: dict[str, float]
+
+
+def train_student(inputs: TrainInputs, source: str, student: StudentSpec, train: TrainSpec, directory: Path) -> None:
+    """Distil the pool's soft labels into a student drafted from the checkpoint `source`; save to `directory`."""
+    transfer = read_transfer(inputs.corpus, inputs.labels, inputs.task, "pool")
+    draft = draft_student(inputs, source, student, transfer.texts)
+    hidden = None
+    if train.hidden_weight:
+        hidden = HiddenTerm(train.hidden_weight, HiddenTeacher(Path(source), transfer.texts, draft.max_tokens))
+    run = _run(inputs, draft, transfer, directory, train)
+    recipe = recipe_of(train, len(transfer.texts), inputs.seed)
+    log = DistillationTrainer(draft.model, recipe, run, hidden).fit()
+    save_student(draft, log, directory, {"rows": len(transfer.texts), "epochs": recipe.epochs})
+
+
+def train_gold_only(inputs: TrainInputs, source: str, student: StudentSpec, train: TrainSpec, directory: Path) -> None:
+    """Train the same student on the gold labels alone, from the same kind of start, and save it.
+
+    It is the rival that needs no teacher, so `source` is the untuned encoder and never the teacher.
+    """
+    gold = read_part(inputs.corpus, "gold")
+    draft = draft_student(inputs, source, student, [example.text for example in read_part(inputs.corpus, "pool")])
+    rows = labelled_rows(gold, inputs.task, draft.tokenizer, draft.max_tokens)
+    targets = inputs.task.targets([example.labels or () for example in gold])
+    transfer = Transfer([example.text for example in gold], targets, targets, np.ones(len(gold), bool))
+    run = _run(inputs, draft, transfer, directory, train.model_copy(update={"gold_weight": 1.0}))
+    epochs = epochs_for(len(rows), reference_rows=10_000, reference_epochs=6, power=0.46)
+    recipe = Recipe(epochs, 2e-4, 2e-3, seed=inputs.seed)
+    log = FineTuner(draft.model, recipe, run).fit()
+    save_student(draft, log, directory, {"rows": len(rows), "epochs": epochs})
+
+
+def draft_student(inputs: TrainInputs, source: str, spec: StudentSpec, texts: Sequence[str]) -> Draft:
+    """Build the untrained student: layers and embeddings of `source`, vocabulary trimmed to `texts`.
+
+    Raises StudentError when trimming changes how any of `texts` splits.
+    """
+    set_seed(inputs.seed)
+    full = AutoTokenizer.from_pretrained(source)
+    tokenizer, kept_ids = full, None
+    facts: dict[str, float] = {"before": len(full), "after": len(full), "changed_corpus": 0, "changed_heldout": 0}
+    if spec.vocabulary == "trimmed":
+        trimmed = trim_vocabulary(full, texts)
+        prove_unchanged(full, trimmed.tokenizer, trimmed.kept_ids, texts)
+        tokenizer, kept_ids = trimmed.tokenizer, trimmed.kept_ids
+        heldout = [example.text for example in read_part(inputs.corpus, "dev")]
+        facts |= {"after": trimmed.after, "changed_heldout": changed_splits(full, tokenizer, heldout)}
+    limit = _longest_input(source, full)
+    max_tokens = min(spec.max_tokens, limit) if spec.max_tokens else needed_tokens(tokenizer, texts, limit)
+    tokenizer.model_max_length = max_tokens
+    head = Head(inputs.task.labels, PROBLEM_TYPES[inputs.task.kind])
+    model = build_student(source, spec, head, kept_ids, inputs.seed)
+    return Draft(model, tokenizer, max_tokens, facts)
+
+
+def recipe_of(train: TrainSpec, rows: int, seed: int) -> Recipe:
+    """Return the training recipe of a config section for `rows` training rows.
+
+    Without `train.epochs`, rows seen grow as the 0.4th power of the rows there are, 20 epochs at 8,600.
+    """
+    return Recipe(
+        epochs=train.epochs or epochs_for(rows, reference_rows=8_600, reference_epochs=20, power=0.4),
+        learning_rate=train.learning_rate,
+        head_learning_rate=train.head_learning_rate,
+        batch_size=train.batch_size,
+        weight_decay=train.weight_decay,
+        warmup=train.warmup,
+        patience=train.patience,
+        bf16=train.bf16,
+        seed=seed,
+        report_to=tuple(train.report_to),
+    )
+
+
+def save_student(draft: Draft, log: list[dict[str, float]], directory: Path, facts: dict[str, Any]) -> None:
+    """Save checkpoint, tokenizer and metrics from the first process; remove the resume checkpoints."""
+    if is_first_process():
+        draft.model.save_pretrained(directory)
+        draft.tokenizer.save_pretrained(directory)
+        scores = [entry["eval_score"] for entry in log if "eval_score" in entry]
+        metrics = {
+            "dev_score": max(scores, default=None),
+            "parameters": parameter_count(draft.model),
+            "max_tokens": draft.max_tokens,
+            "vocabulary": draft.vocabulary,
+            "log": log,
+            **facts,
+        }
+        (directory / METRICS).write_text(json.dumps(metrics, indent=2), encoding="utf-8")
+        shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
+    wait_for_all()
+
+
+def read_metrics(directory: Path) -> dict[str, Any]:
+    """Return what `save_student` wrote about a student."""
+    metrics: dict[str, Any] = json.loads((directory / METRICS).read_text(encoding="utf-8"))
+    return metrics
+
+
+def _run(inputs: TrainInputs, draft: Draft, transfer: Transfer, directory: Path, train: TrainSpec) -> Run:
+    dev = read_part(inputs.corpus, "dev")
+    return Run(
+        directory=directory / CHECKPOINTS,
+        train=transfer.rows(draft.tokenizer, draft.max_tokens),
+        dev=labelled_rows(dev, inputs.task, draft.tokenizer, draft.max_tokens),
+        objective=distillation_objective(
+            inputs.task.kind, train.loss, temperature=train.temperature, gold_weight=train.gold_weight
+        ),
+        padding_id=draft.tokenizer.pad_token_id or 0,
+        score=dev_score(inputs.task.kind),
+        progress=inputs.progress,
+    )
+
+
+def _longest_input(source: str, tokenizer: PreTrainedTokenizerBase) -> int:
+    config = AutoConfig.from_pretrained(source)
+    positions = getattr(config, "max_position_embeddings", 512)
+    if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):
+        positions -= config.pad_token_id + 1  # these count positions from behind the padding id
+    return int(min(positions, tokenizer.model_max_length))

@@ -1,0 +1,208 @@
+"""The report's charts as SVG text that takes its colours and fonts from the page around it.
+
+matplotlib draws with stand-in colours, which become CSS variables (`var(--teacher)`), so one drawing reads
+well on a light and on a dark page. A chart whose data is absent is None.
+"""
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from export.report_wording import CONTENDERS, number, percent, shortest
+
+_ROLES = ("ink", "muted", "line", "card", "teacher", "student", "fp32", "baseline")
+_COLOURS = {role: f"#0102{index:02x}" for index, role in enumerate(_ROLES)}
+_ROLE_OF = {"teacher": "teacher", "student_int8": "student", "student_fp32": "fp32"}
+_DASHES = {"student_fp32": (4, 1.5)}  # told apart without colour too
+_SIZE_INCHES = (4.3, 2.6)
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 8.5,
+    "text.color": _COLOURS["ink"],
+    "axes.edgecolor": _COLOURS["line"],
+    "axes.labelcolor": _COLOURS["muted"],
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _COLOURS["line"],
+    "grid.linewidth": 0.6,
+    "xtick.color": _COLOURS["line"],
+    "ytick.color": _COLOURS["line"],
+    "xtick.labelcolor": _COLOURS["muted"],
+    "ytick.labelcolor": _COLOURS["muted"],
+    "ytick.left": False,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "legend.handlelength": 1.6,
+    "savefig.transparent": True,
+}
+_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+
+
+def quality_chart(quality: Mapping[str, Any], metric: str) -> str | None:
+    """Return each contender's `metric` as a dot on its 95 % interval; the teacher's as a line."""
+    entries = [(name, entry) for name in CONTENDERS if number(entry := quality.get(name), metric) is not None]
+    if not entries:
+        return None
+
+    def draw(axes: Axes) -> None:
+        for row, (name, entry) in enumerate(entries):
+            value = 100 * (number(entry, metric) or 0.0)
+            low, high = (number(entry, f"{metric}_{end}") for end in ("low", "high"))
+            colour = _colour(name)
+            if low is not None and high is not None:
+                axes.plot(
+                    [100 * low, 100 * high],
+                    [row, row],
+                    color=colour,
+                    linewidth=9,
+                    alpha=0.3,
+                    solid_capstyle="butt",
+                )
+            axes.plot([value], [row], "o", color=colour, markersize=6)
+            axes.annotate(percent(value / 100), (1.02, row), xycoords=("axes fraction", "data"), va="center")
+        teacher = number(quality.get("teacher"), metric)
+        if teacher is not None:
+            axes.axvline(100 * teacher, color=_COLOURS["teacher"], linewidth=1, dashes=(3, 2), zorder=0)
+        axes.set_yticks(range(len(entries)), [CONTENDERS[name] for name, _ in entries])
+        axes.tick_params(axis="y", labelcolor=_COLOURS["ink"])
+        axes.set_ylim(len(entries) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel(f"{metric.replace('_', '-').replace('macro-f1', 'macro-F1')} on test, %")
+
+    return _svg("Quality of student, teacher and baselines", draw)
+
+
+def percentile_chart(curves: Mapping[str, Any]) -> str | None:
+    """Return latency against percentile, both axes logarithmic, the tail spread out on the right."""
+    lines = {name: [(p, ms) for p, ms in points if 0 < p < 100] for name, points in _lines(curves).items()}
+    lines = {name: points for name, points in lines.items() if points}
+    if not lines:
+        return None
+
+    def draw(axes: Axes) -> None:
+        for name, points in lines.items():
+            tail, milliseconds = [_tail(p) for p, _ in points], [ms for _, ms in points]
+            axes.plot(tail, milliseconds, **_line_style(name))
+        furthest = max(p for points in lines.values() for p, _ in points)
+        ticks = [p for p in (1, 50, 75, 90, 95, 99, 99.9) if p <= furthest]
+        axes.set_xticks([_tail(p) for p in ticks], [f"p{p:g}" for p in ticks])
+        _milliseconds_axis(axes)
+        axes.set_xlabel("percentile (p99: 99 of 100 answers are faster)")
+        _legend(axes)
+
+    return _svg("Latency by percentile", draw)
+
+
+def tokens_chart(by_tokens: Mapping[str, Any]) -> str | None:
+    """Return the median latency against the length of the text in tokens."""
+    lines = _lines(by_tokens)
+    if not lines:
+        return None
+
+    def draw(axes: Axes) -> None:
+        for name, points in lines.items():
+            tokens, milliseconds = zip(*points, strict=True)
+            axes.plot(tokens, milliseconds, marker="o", markersize=3.5, **_line_style(name))
+        axes.set_xlim(left=0)
+        _milliseconds_axis(axes)
+        axes.set_xlabel("tokens in the text")
+        _legend(axes)
+
+    return _svg("Median latency by length of text", draw)
+
+
+def reliability_chart(reliability: Mapping[str, Any]) -> str | None:
+    """Return how often answers of each confidence are right; the area of a dot grows with its rows."""
+    lines = _lines(reliability, width=3)
+    if not lines:
+        return None
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 100], [0, 100], color=_COLOURS["muted"], linewidth=1, dashes=(2, 2))
+        for name, points in lines.items():
+            confidence, right, rows = (np.array(column, float) for column in zip(*points, strict=True))
+            axes.plot(100 * confidence, 100 * right, **_line_style(name))
+            areas = 12 + 130 * rows / max(float(rows.max()), 1.0)
+            axes.scatter(100 * confidence, 100 * right, s=areas, color=_colour(name), alpha=0.45, linewidth=0)
+        axes.set_xlim(-3, 103)
+        axes.set_ylim(-3, 103)
+        axes.set_xlabel("confidence of the answers, %")
+        axes.set_ylabel("of them right, %")
+        _legend(axes)
+
+    return _svg("Reliability: confidence against how often it is right", draw)
+
+
+def _lines(curves: Mapping[str, Any], width: int = 2) -> dict[str, list[Sequence[float]]]:
+    """Return the known contenders' points in a fixed order, points with absent numbers left out."""
+    lines = {}
+    for name in CONTENDERS:
+        points = [point for point in curves.get(name) or () if len(point) == width]
+        finite = [point for point in points if all(number({"x": x}, "x") is not None for x in point)]
+        if finite:
+            lines[name] = finite
+    return lines
+
+
+def _line_style(name: str) -> dict[str, Any]:
+    style: dict[str, Any] = {"color": _colour(name), "label": CONTENDERS[name]}
+    return style | ({"dashes": _DASHES[name]} if name in _DASHES else {})
+
+
+def _colour(name: str) -> str:
+    return _COLOURS[_ROLE_OF.get(name, "baseline")]
+
+
+def _tail(percentile: float) -> float:
+    return float(-np.log10(1 - percentile / 100))
+
+
+def _milliseconds_axis(axes: Axes) -> None:
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    subs = (1.0,) if high / low > 500 else (1.0, 2.0, 5.0)
+    axes.yaxis.set_major_locator(LogLocator(subs=subs))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: shortest(value)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_ylabel("milliseconds")
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, borderaxespad=0, columnspacing=1.4)
+
+
+def _svg(title: str, draw: Callable[[Axes], None]) -> str:
+    with rc_context(_STYLE | {"svg.hashsalt": title}):  # the salt keeps ids of several drawings apart
+        figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
+        draw(figure.add_subplot())
+        drawing = io.StringIO()
+        figure.savefig(drawing, format="svg", metadata=_NO_METADATA)
+    return _for_page(drawing.getvalue(), title)
+
+
+def _for_page(drawing: str, title: str) -> str:
+    """Turn a standalone SVG document into an element of an HTML page: no URLs, no fixed size or colour."""
+    match = re.search(r'viewBox="([^"]+)"', drawing)
+    box = match.group(1) if match else "0 0 338 198"
+    inside = drawing[drawing.index("<defs>") : drawing.rindex("</svg>")]
+    inside = re.sub(r"<metadata>.*?</metadata>", "", inside, flags=re.DOTALL)
+    inside = re.sub(r'<g id="[^"]*">', "<g>", inside)
+    inside = re.sub(r"\s*<!--.*?-->", "", inside, flags=re.DOTALL)
+    inside = re.sub(r"font-family: [^;\"]*;? ?", "", inside)
+    inside = inside.replace("xlink:href", "href")
+    for role, colour in _COLOURS.items():
+        inside = inside.replace(colour, f"var(--{role})")
+    return f'<svg viewBox="{box}" role="img" aria-label="{escape(title)}">\n{inside.strip()}\n</svg>'

@@ -1,0 +1,165 @@
+"""A Hugging Face sequence classifier as one fp32 ONNX graph, and the proof that both give the same logits.
+
+Knows nothing of precision, gates or bundles.
+"""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from export.errors import ExportError
+from export.surgery import CompactBert
+
+MAX_DIFFERENCE = 1e-4
+_OPSET = 17
+_Ids = NDArray[np.int64]
+
+
+def export_graph(checkpoint: Path, target: Path) -> None:
+    """Write the classifier in `checkpoint` to `target` as fp32 ONNX.
+
+    Inputs `input_ids` and `attention_mask`, both int64 (batch, sequence); output `logits` float32
+    (batch, labels). Raises ExportError when the checkpoint does not load or its graph cannot be traced.
+    """
+    module = _traceable(_load_model(checkpoint))
+    ids = torch.ones(2, 5, dtype=torch.int64)  # sizes 0 and 1 would be frozen into the graph
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])  # a mask of ones could be optimised away
+    names = ["input_ids", "attention_mask"]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with warnings.catch_warnings():
+            # They tell that a shape may be frozen, which is what `prove_parity` finds out.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                module,
+                (ids, mask),
+                str(target),
+                input_names=names,
+                output_names=["logits"],
+                dynamic_axes={
+                    **{name: {0: "batch", 1: "sequence"} for name in names},
+                    "logits": {0: "batch"},
+                },
+                opset_version=_OPSET,
+                dynamo=False,  # onnxruntime does not fuse the attention that the dynamo exporter writes
+            )
+    except Exception as error:  # the exporter raises whatever the model's own code raises
+        target.unlink(missing_ok=True)
+        raise ExportError(
+            f"{checkpoint}: cannot be traced to ONNX ({_first_line(error)}); "
+            "choose a student architecture that the TorchScript exporter knows, such as BERT"
+        ) from error
+
+
+def prove_parity(checkpoint: Path, onnx_path: Path, texts: Sequence[str]) -> float:
+    """Return the largest absolute difference of the logits of torch and ONNX over odd shapes.
+
+    The shapes (1, 1), (1, longest), (3, 7) and (8, 5) are filled with tokens of `texts`, some of them
+    masked. Raises ExportError when the difference is above `MAX_DIFFERENCE` or not a number.
+    """
+    model = _load_model(checkpoint)
+    tokenizer, session = _open(checkpoint, onnx_path)
+    streams = _token_streams(tokenizer, texts)
+    longest = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 512))
+    worst = 0.0
+    for rows, width in ((1, 1), (1, longest), (3, 7), (8, 5)):
+        ids, mask = _fill(streams, rows, width)
+        with torch.no_grad():
+            wanted = model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).logits
+        found = session.run(["logits"], {"input_ids": ids, "attention_mask": mask})[0]
+        difference = float(np.abs(found - wanted.numpy()).max())
+        if not difference <= MAX_DIFFERENCE:  # also catches NaN
+            raise ExportError(
+                f"{onnx_path}: logits differ from torch by {difference:.2g} at shape ({rows}, {width}), "
+                f"wanted at most {MAX_DIFFERENCE:g}; export {checkpoint} again or choose another architecture"
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+def _load_model(checkpoint: Path) -> PreTrainedModel:
+    try:
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            checkpoint, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+        )
+    except Exception as error:  # safetensors, json and transformers each have their own
+        raise ExportError(
+            f"{checkpoint}: no sequence classifier to export ({_first_line(error)}); "
+            "wanted a folder with config.json and model.safetensors"
+        ) from error
+    if report["missing_keys"]:  # transformers fills them with random numbers
+        raise ExportError(
+            f"{checkpoint}: lacks the weights {', '.join(sorted(report['missing_keys']))}; "
+            "wanted a trained classifier, so train it first"
+        )
+    return model.eval()
+
+
+def _open(checkpoint: Path, onnx_path: Path) -> tuple[PreTrainedTokenizerBase, onnxruntime.InferenceSession]:
+    try:
+        session = onnxruntime.InferenceSession(onnx_path, providers=["CPUExecutionProvider"])
+        return AutoTokenizer.from_pretrained(checkpoint), session
+    except Exception as error:  # onnxruntime's errors have no common base
+        raise ExportError(
+            f"{onnx_path} or the tokenizer of {checkpoint} does not open: {_first_line(error)}; export again"
+        ) from error
+
+
+def _traceable(model: PreTrainedModel) -> nn.Module:
+    """Return a module from (ids, mask) to logits, compact where that is shown to change nothing."""
+    plain = _LogitsOnly(model)
+    if type(model) is not BertForSequenceClassification or model.config.is_decoder:
+        return plain
+    compact = CompactBert(model).eval()
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(model.config.vocab_size, (4, 9), generator=generator)
+    mask = (torch.arange(9) < torch.tensor([[9], [6], [3], [1]])).long()
+    with torch.no_grad():
+        same = torch.allclose(compact(ids, mask), plain(ids, mask), atol=MAX_DIFFERENCE / 10)
+    return compact if same else plain
+
+
+class _LogitsOnly(nn.Module):
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+        return logits
+
+
+def _token_streams(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    streams = [tokenizer(text)["input_ids"] for text in texts[:64]]
+    if not any(streams):
+        raise ExportError("no text to compare torch and ONNX on; pass at least one text with a token")
+    return [stream for stream in streams if stream]
+
+
+def _fill(streams: Sequence[Sequence[int]], rows: int, width: int) -> tuple[_Ids, _Ids]:
+    """Return ids and mask (rows, width): each row starts with another text; every second one is padded."""
+    ids, mask = np.zeros((rows, width), np.int64), np.ones((rows, width), np.int64)
+    for row in range(rows):
+        tokens: list[int] = []
+        for following in range(row, row + width):
+            tokens.extend(streams[following % len(streams)])
+        ids[row] = tokens[:width]
+        mask[row, width - row % 2 * (width // 2) :] = 0
+    return ids, mask
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

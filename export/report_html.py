@@ -1,0 +1,254 @@
+"""The report as one HTML page: no script, no external address, charts inline.
+
+Every value of the report passes through `escape` here, and the page's content policy forbids what could load
+or run.
+"""
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from export.charts import percentile_chart, quality_chart, reliability_chart, tokens_chart
+from export.report_style import STYLE
+from export.report_tables import (
+    Disagreement,
+    Table,
+    corpus_table,
+    disagreements,
+    disagreements_note,
+    gates_table,
+    gold_table,
+    latency_table,
+    lineage_table,
+    machine_table,
+    quality_table,
+    running_table,
+    size_table,
+    stages_table,
+    worst_classes_table,
+)
+from export.report_verdict import Verdict, best_baseline, headline_metric, student_name, verdict
+from export.report_wording import (
+    CONTENDERS,
+    DASH,
+    count,
+    data_size,
+    interval,
+    metric_name,
+    milliseconds,
+    moment,
+    percent,
+    pick,
+    points,
+    seconds,
+    table_of,
+    times,
+    whole_percent,
+    words,
+)
+
+Report = Mapping[str, Any]
+
+_SECTIONS = (
+    "Quality",
+    "Speed",
+    "Size and gates",
+    "Worst classes",
+    "Disagreements",
+    "Gold and corpus",
+    "Origin",
+)
+_NOT_MEASURED = '<p class="note">Not measured.</p>'
+
+
+def render_html(report: Report) -> str:
+    """Return the report as one self-contained HTML document."""
+    title = f"{escape(words(pick(report, 'name')))} · Potstill"
+    bodies = (_quality, _speed, _size, _classes, _disagreements, _gold, _origin)
+    sections = (_section(name, body(report)) for name, body in zip(_SECTIONS, bodies, strict=True))
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{title}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<main>
+{_header(report)}
+{_verdict(verdict(report))}
+{_cards(report)}
+{"".join(sections)}
+<footer>Made by Potstill. The same figures for machines: report.json.</footer>
+</main>
+</body>
+</html>
+"""
+
+
+def _header(report: Report) -> str:
+    kind = words(pick(report, "task", "kind")).replace("_", "-")
+    labels = pick(report, "task", "labels")
+    amount = len(labels) if isinstance(labels, list | tuple | Mapping) else None
+    links = "".join(f'<a href="#{_anchor(name)}">{name}</a>' for name in _SECTIONS)
+    return f"""<header>
+<p class="eyebrow">Distillation report</p>
+<h1>{escape(words(pick(report, "name")))}</h1>
+<p class="meta">{escape(kind)} · {count(amount)} labels · {escape(moment(pick(report, "created")))}</p>
+<nav aria-label="Sections">{links}</nav>
+</header>"""
+
+
+def _verdict(opening: Verdict) -> str:
+    remarks = "".join(f"<li>{escape(remark)}</li>" for remark in opening.remarks)
+    return f"""<section class="card verdict {opening.status}">
+<p class="status">{opening.status}</p>
+<p class="sentence">{escape(opening.sentence)}</p>
+{f"<ul>{remarks}</ul>" if remarks else ""}
+</section>"""
+
+
+def _cards(report: Report) -> str:
+    name, metric = student_name(report), headline_metric(report)
+    student, teacher = (pick(report, "quality", key, metric) for key in (name, "teacher"))
+    best = best_baseline(report) or ""
+    gap, latency, size, gold = (table_of(report, key) for key in ("gap", "latency", "size", "gold"))
+    teacher_p50 = milliseconds(pick(latency, "teacher", "p50_ms"))
+    speedup = interval(latency.get("speedup_low"), latency.get("speedup_high"), times)
+    gap_interval = interval(gap.get("low"), gap.get("high"), points)
+    cards = (
+        (f"{metric_name(metric)}, {CONTENDERS[name]}", percent(student), f"teacher {percent(teacher)}"),
+        ("points from the teacher", points(gap.get("estimate")), f"95 % {gap_interval}"),
+        ("answer time, p50", milliseconds(pick(latency, name, "p50_ms")), f"teacher {teacher_p50}"),
+        ("faster than the teacher", times(latency.get("speedup_p50")), f"95 % {speedup}"),
+        ("model file", data_size(size.get("model_bytes")), f"bundle {data_size(size.get('bundle_bytes'))}"),
+        ("best baseline", percent(pick(report, "quality", best, metric)), CONTENDERS.get(best, DASH)),
+        ("cold start", seconds(pick(report, "cold_start", "total_s")), "import, load, answer"),
+        ("gold, share of pool", whole_percent(gold.get("share")), f"pool {count(gold.get('pool'))} texts"),
+    )
+    items = (
+        f'<div class="card"><dt>{escape(term)}</dt><dd class="value">{value}</dd><dd class="meta">{below}</dd></div>'
+        for term, value, below in cards
+    )
+    return f'<dl class="cards">{"".join(items)}</dl>'
+
+
+def _quality(report: Report) -> str:
+    metric = headline_metric(report)
+    chart = _figure(
+        "Student, teacher and baselines",
+        "Dot: the estimate. Band: its 95 % interval. Dashed line: the teacher.",
+        quality_chart(table_of(report, "quality"), metric),
+    )
+    reliability = _figure(
+        "Does confidence mean what it says?",
+        "Dashed: as often right as confident. Larger dot: more rows.",
+        reliability_chart(table_of(report, "reliability")),
+    )
+    return f'<div class="grid">{chart}{reliability}</div>{_card(quality_table(report), title="")}'
+
+
+def _speed(report: Report) -> str:
+    percentiles = _figure(
+        "Latency by percentile",
+        "One text at a time, all contenders in turn.",
+        percentile_chart(table_of(report, "latency", "percentiles")),
+    )
+    tokens = _figure(
+        "Latency by length",
+        "Median over texts of similar length.",
+        tokens_chart(table_of(report, "latency", "by_tokens")),
+    )
+    return f'<div class="grid">{percentiles}{tokens}</div>{_card(latency_table(report), title="")}'
+
+
+def _size(report: Report) -> str:
+    tables = f"{_card(size_table(report))}{_card(running_table(report))}"
+    return f'{_card(gates_table(report))}<div class="grid">{tables}</div>'
+
+
+def _classes(report: Report) -> str:
+    return _card(worst_classes_table(report), title="")
+
+
+def _disagreements(report: Report) -> str:
+    quotes = "".join(map(_quote, disagreements(report)))
+    listed = f'<ol class="quotes">{quotes}</ol>' if quotes else ""
+    return f'<div class="card">{listed}<p class="note">{escape(disagreements_note(report))}</p></div>'
+
+
+def _quote(row: Disagreement) -> str:
+    answers = (
+        ("gold", row.gold, ""),
+        ("teacher", row.teacher, row.teacher_probability),
+        ("student", row.student, row.student_probability),
+    )
+    listed = "".join(
+        f"<dt>{who}</dt><dd{_right(who, label, row.gold)}>{_breakable(label)}"
+        f"{f' {probability}' if probability not in ('', DASH) else ''}</dd>"
+        for who, label, probability in answers
+    )
+    return f"<li><q>{escape(row.text)}</q><dl>{listed}</dl></li>"
+
+
+def _right(who: str, label: str, gold: str) -> str:
+    return ' class="right"' if who != "gold" and label == gold and gold != DASH else ""
+
+
+def _gold(report: Report) -> str:
+    return f'<div class="grid">{_card(gold_table(report))}{_card(corpus_table(report))}</div>'
+
+
+def _origin(report: Report) -> str:
+    tables = _card(stages_table(report)), _folded(lineage_table(report)), _folded(machine_table(report))
+    return "".join(tables)
+
+
+def _section(name: str, body: str) -> str:
+    return f'<section id="{_anchor(name)}"><h2>{name}</h2>{body}</section>\n'
+
+
+def _anchor(name: str) -> str:
+    return name.lower().replace(" ", "-")
+
+
+def _figure(title: str, caption: str, chart: str | None) -> str:
+    return f"<figure><h3>{title}</h3><figcaption>{caption}</figcaption>{chart or _NOT_MEASURED}</figure>"
+
+
+def _card(table: Table, title: str | None = None) -> str:
+    heading = escape(table.title if title is None else title)
+    return f'<div class="card">{f"<h3>{heading}</h3>" if heading else ""}{_table(table)}</div>'
+
+
+def _folded(table: Table) -> str:
+    return f'<details class="card"><summary>{escape(table.title)}</summary>{_table(table)}</details>'
+
+
+def _table(table: Table) -> str:
+    note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
+    if not table.rows:
+        return note
+    heads = "".join(
+        f'<th scope="col"{_figure_class(table, index)}>{escape(name)}</th>' for index, name in enumerate(table.columns)
+    )
+    head = f"<thead><tr>{heads}</tr></thead>" if any(table.columns) else ""
+    body = "".join(f"<tr>{''.join(_cell(table, *cell) for cell in enumerate(row))}</tr>" for row in table.rows)
+    return f'<div class="scroll"><table>{head}<tbody>{body}</tbody></table></div>{note}'
+
+
+def _cell(table: Table, index: int, text: str) -> str:
+    if index == 0:
+        return f'<th scope="row">{_breakable(text)}</th>'
+    kinds = {"result": f' class="result-{text.lower()}"', "detail": ' class="detail"'}
+    return f"<td{kinds.get(table.columns[index]) or _figure_class(table, index)}>{_breakable(text)}</td>"
+
+
+def _breakable(text: str) -> str:
+    return escape(text).replace("_", "_<wbr>")  # long label names wrap between their words
+
+
+def _figure_class(table: Table, index: int) -> str:
+    return ' class="figure"' if index >= table.text_columns else ""

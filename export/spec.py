@@ -1,0 +1,29 @@
+"""How a student is exported and measured, as a config names it."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ExportSpec(BaseModel):
+    """Gates compare the int8 file with the fp32 student on dev, and on pool texts where no label is needed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    precision: Literal["int8", "fp32"] = "int8"
+    max_drop: float = Field(0.002, ge=0, le=1, description="quality on dev that int8 may lose, beyond noise")
+    max_kl: float = Field(0.02, ge=0, description="mean KL(fp32 student || int8) in nats")
+    max_class_drop: float = Field(0.1, ge=0, le=1, description="recall that the worst class may lose")
+    max_calibration_rise: float = Field(0.02, ge=0, le=1, description="rise of the calibration error")
+    too_long: Literal["truncate", "refuse"] = "truncate"
+
+
+class BenchSpec(BaseModel):
+    """`quick` interleaves single-text answers in one process; `texts` are drawn from the test part."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    mode: Literal["quick"] = "quick"
+    texts: int = Field(700, ge=100, le=100_000)
+    repeats: int = Field(3, ge=1, le=100)
+    threads: int = Field(1, ge=1, le=256)

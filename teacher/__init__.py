@@ -1,0 +1,1 @@
+"""What is the right answer, softly: corpora, teachers, calibration and the soft-label store."""

@@ -1,0 +1,171 @@
+"""The encoder teacher: an encoder fine-tuned on gold with a mean-pooled head, or a classifier brought along."""
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
+
+from teacher.base import Progress, TeacherCard, read_card
+from teacher.calibrate import fit_temperature
+from teacher.errors import LabelMismatchError, TeacherError
+from teacher.example import Example, content_id
+from teacher.files import file_digest
+from teacher.finetune import FineTuner, Recipe, Run, Score, TokenRows, epochs_for, hard_label_objective
+from teacher.pooled import HEAD, PooledClassifier, load_encoder, load_pooled
+from teacher.processes import is_first_process, wait_for_all
+from teacher.scorer import TextScorer
+from teacher.soft_labels import SoftLabels
+from teacher.spec import EncoderSpec
+from teacher.task import Task, TaskKind, align_labels
+
+
+@dataclass(frozen=True, slots=True)
+class Gold:
+    """The labelled rows a teacher may learn from, and how its answers on dev are scored."""
+
+    task: Task
+    train: Sequence[Example]
+    dev: Sequence[Example]
+    score: Score
+    seed: int = 0
+    progress: Progress = field(default=lambda rows: None)
+
+    def targets(self, examples: Sequence[Example]) -> NDArray[np.float32]:
+        """Return the 0/1 targets (N, C) of labelled examples."""
+        return self.task.targets([example.labels or () for example in examples])
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What a teacher's card says of a fitted model."""
+
+    kind: str
+    task: Task
+    temperature: float
+    max_tokens: int
+
+
+def fit_encoder(spec: EncoderSpec, gold: Gold, directory: Path) -> None:
+    """Fine-tune `spec.model` on `gold.train` (or take a trained classifier as it is), calibrate on dev, save."""
+    set_seed(gold.seed)
+    tokenizer = load_tokenizer(spec.model)
+    model = _load_trained(spec.model) if spec.trained else _fine_tuned(tokenizer, spec, gold, directory / "checkpoints")
+    columns = align_columns(model, gold.task)
+    logits = TextScorer(model, tokenizer, spec.max_tokens).logits([example.text for example in gold.dev])
+    temperature = fit_temperature(gold.task.kind, logits[:, columns], gold.targets(gold.dev))
+    save_fitted(model, tokenizer, Fitted("encoder", gold.task, temperature, spec.max_tokens), directory)
+
+
+class EncoderTeacher:
+    """A fitted encoder that answers with calibrated probabilities."""
+
+    def __init__(self, directory: Path) -> None:
+        """Load a directory that `fit_encoder` or `fit_prototypes` filled."""
+        card = read_card(directory)
+        self.task = card.task()
+        self.fingerprint = card.fingerprint
+        self.method = card.kind
+        pooled = (directory / HEAD).is_file()
+        self.model = (
+            load_pooled(directory, unit_length=card.kind == "prototypes") if pooled else _load_trained(directory)
+        )
+        self.parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        self.scorer = TextScorer(self.model, load_tokenizer(directory), card.max_tokens)
+        self._columns = align_columns(self.model, self.task)
+        self._temperature = card.temperature
+
+    def label(self, texts: Sequence[str]) -> SoftLabels:
+        """Return softmax or sigmoid of the calibrated logits; no mass lies outside the labels."""
+        logits = torch.from_numpy(self.scorer.logits(texts)[:, self._columns] / self._temperature)
+        probs = ACTIVATIONS[self.task.kind](logits).numpy()
+        ids = tuple(content_id(text) for text in texts)
+        return SoftLabels(ids, probs, np.zeros(len(ids), np.float32), self.method)
+
+
+def load_tokenizer(model: str | Path) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a checkpoint; raise TeacherError when there is none."""
+    try:
+        return AutoTokenizer.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        raise TeacherError(f"cannot load the tokenizer of {model}: {str(error).splitlines()[0]}") from error
+
+
+def save_fitted(
+    model: PreTrainedModel | PooledClassifier, tokenizer: PreTrainedTokenizerBase, fitted: Fitted, directory: Path
+) -> None:
+    """Write model, tokenizer and card from the first process; the fingerprint covers all that shapes an answer."""
+    if is_first_process():
+        model.save(directory) if isinstance(model, PooledClassifier) else model.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+        weights = [file_digest(path) for path in sorted(directory.glob("*.safetensors"))]
+        identity = f"{weights} {fitted.temperature} {fitted.max_tokens}"
+        TeacherCard(
+            kind=fitted.kind,
+            task_kind=fitted.task.kind,
+            labels=list(fitted.task.labels),
+            fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
+            temperature=fitted.temperature,
+            max_tokens=fitted.max_tokens,
+        ).write(directory)
+    wait_for_all()
+
+
+def align_columns(model: PreTrainedModel | PooledClassifier, task: Task) -> NDArray[np.intp]:
+    """Return which output column of `model` answers each label of `task`; names decide, never positions."""
+    if isinstance(model, PooledClassifier):  # made here, in the order of the task
+        return np.arange(len(task.labels))
+    found = [str(model.config.id2label[index]) for index in range(model.config.num_labels)]
+    try:
+        order = align_labels(np.arange(len(found), dtype=np.float32)[None, :], found, task.labels)
+    except LabelMismatchError as error:
+        raise LabelMismatchError(f"the model's id2label does not fit the task: {error}") from error
+    return np.asarray(order[0], np.intp)
+
+
+def _load_trained(model: str | Path) -> PreTrainedModel:
+    try:
+        return AutoModelForSequenceClassification.from_pretrained(model, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise TeacherError(f"cannot load {model}: {str(error).splitlines()[0]}") from error
+
+
+def _fine_tuned(
+    tokenizer: PreTrainedTokenizerBase, spec: EncoderSpec, gold: Gold, checkpoints: Path
+) -> PooledClassifier:
+    model = PooledClassifier(load_encoder(spec.model), len(gold.task.labels))
+    epochs = spec.epochs or epochs_for(len(gold.train), reference_rows=10_000, reference_epochs=5, power=0.46)
+    recipe = Recipe(epochs, spec.learning_rate, spec.head_learning_rate, spec.batch_size, seed=gold.seed)
+    rows = [
+        TokenRows(tokenizer, [example.text for example in part], spec.max_tokens, targets=gold.targets(part))
+        for part in (gold.train, gold.dev)
+    ]
+    run = Run(
+        directory=checkpoints,
+        train=rows[0],
+        dev=rows[1],
+        objective=hard_label_objective(gold.task.kind),
+        padding_id=tokenizer.pad_token_id or 0,
+        score=gold.score,
+        progress=gold.progress,
+    )
+    FineTuner(model, recipe, run).fit()
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return model
+
+
+ACTIVATIONS = {
+    TaskKind.SINGLE_LABEL: lambda logits: torch.softmax(logits, dim=-1),
+    TaskKind.MULTI_LABEL: torch.sigmoid,
+}

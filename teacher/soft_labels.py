@@ -1,0 +1,219 @@
+"""Soft labels and their store: what a teacher said about N texts, on disk, resumable and checkable.
+
+A store is a directory of parquet shards, each written under a temporary name, synced and renamed, and a
+`meta.json` that comes last. Rows are keyed by content id, never by position. Shards name the teacher that
+answered, so an interrupted store goes on only with the same teacher and the same labels.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from teacher.errors import StoreError
+from teacher.files import file_digest, write_atomically
+from teacher.task import Task, TaskKind
+
+DENSE_LABELS = 512  # above this many labels a row keeps its top entries and the remaining mass
+_ROW_SUM_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class SoftLabels:
+    """Answers at temperature 1: `probs` float32 (N, C); `outside` float32 (N,), mass on no label at all."""
+
+    ids: tuple[str, ...]
+    probs: NDArray[np.float32]
+    outside: NDArray[np.float32]
+    method: str
+
+    def __post_init__(self) -> None:
+        """Refuse arrays that do not fit together or are not probabilities."""
+        if len(self.ids) != len(self.probs) or len(self.ids) != len(self.outside):
+            raise StoreError(
+                f"found {len(self.ids)} ids, {len(self.probs)} rows of probabilities and "
+                f"{len(self.outside)} of outside mass; the three must be equally long"
+            )
+        if not (np.isfinite(self.probs).all() and (self.probs >= 0).all() and (self.probs <= 1 + 1e-4).all()):
+            raise StoreError("the teacher answered with numbers that are no probabilities (NaN, or not in 0..1)")
+
+
+class StoreMeta(BaseModel):
+    """What a finished store says of itself; `parts` maps each shard to its SHA-256."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    labels: list[str]
+    kind: TaskKind
+    teacher: str
+    corpus: str
+    rows: int
+    parts: dict[str, str]
+    rejected: dict[str, int] = {}
+    cost_usd: float = 0.0
+
+
+class LabelStore:
+    """Append shards of soft labels to `directory`, or go on where an interrupted run stopped."""
+
+    def __init__(self, directory: Path, task: Task, teacher: str) -> None:
+        """Adopt the whole shards of the same teacher and labels; remove anything else."""
+        self.directory = directory
+        self.task = task
+        self.teacher = teacher
+        directory.mkdir(parents=True, exist_ok=True)
+        self.rows = 0
+        self._parts: list[str] = []
+        self._adopted = np.empty(0, np.uint64)  # sorted
+        self._adopt()
+
+    def has(self, ids: Sequence[str]) -> NDArray[np.bool_]:
+        """Say for each id whether an interrupted run had already stored its answer."""
+        return _position(self._adopted, _as_keys(ids))[1]
+
+    def append(self, answers: SoftLabels) -> None:
+        """Write one shard durably; raise StoreError when a single-label row does not sum to 1."""
+        if answers.probs.shape[1:] != (len(self.task.labels),):
+            raise StoreError(f"found answers of shape {answers.probs.shape}, wanted {len(self.task.labels)} columns")
+        if self.task.kind is TaskKind.SINGLE_LABEL:
+            worst = float(np.abs(answers.probs.sum(axis=1) - 1).max(initial=0))
+            if worst > _ROW_SUM_TOLERANCE:
+                raise StoreError(f"a row of probabilities is off 1 by {worst:.4f}; normalise before storing")
+        table = _to_table(answers).replace_schema_metadata(self._identity())
+        name = f"part-{len(self._parts):05d}.parquet"
+        write_atomically(self.directory / name, lambda path: pq.write_table(table, path))
+        self._parts.append(name)
+        self.rows += len(answers.ids)
+
+    def finish(self, corpus: str) -> StoreMeta:
+        """Write meta.json last and return it; after this the store may be read."""
+        meta = StoreMeta(
+            labels=list(self.task.labels),
+            kind=self.task.kind,
+            teacher=self.teacher,
+            corpus=corpus,
+            rows=self.rows,
+            parts={name: file_digest(self.directory / name) for name in self._parts},
+        )
+        text = meta.model_dump_json(indent=2)
+        write_atomically(self.directory / "meta.json", lambda path: path.write_text(text, encoding="utf-8"))
+        return meta
+
+    def _identity(self) -> dict[str, str]:
+        return {"potstill.teacher": self.teacher, "potstill.labels": json.dumps(self.task.labels)}
+
+    def _adopt(self) -> None:
+        wanted = {key.encode(): value.encode() for key, value in self._identity().items()}
+        usable, adopted = True, [self._adopted]
+        for position, path in enumerate(sorted(self.directory.glob("part-*.parquet"))):
+            usable = usable and path.name == f"part-{position:05d}.parquet" and _has_metadata(path, wanted)
+            if not usable:
+                path.unlink()
+                continue
+            self._parts.append(path.name)
+            adopted.append(_as_keys(pq.read_table(path, columns=["id"])["id"].to_pylist()))
+        self._adopted = np.sort(np.concatenate(adopted))
+        self.rows = len(self._adopted)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLabels:
+    """A finished store in memory: answers looked up by content id."""
+
+    meta: StoreMeta
+    _keys: NDArray[np.uint64]  # sorted
+    _probs: NDArray[np.float32]  # in the order of _keys
+
+    def probs(self, ids: Sequence[str]) -> NDArray[np.float32]:
+        """Return the probabilities (N, C) of `ids`; raise StoreError when one was never labelled."""
+        position, found = _position(self._keys, _as_keys(ids))
+        if not found.all():
+            raise StoreError(
+                f"{int((~found).sum())} of {len(ids)} texts have no soft label (first: {ids[int(found.argmin())]}); "
+                "label the corpus again: distill label CONFIG"
+            )
+        return self._probs[position]
+
+
+def read_store(directory: Path) -> StoredLabels:
+    """Read and verify a finished store; raise StoreError naming the shard that is missing or damaged."""
+    try:
+        meta = StoreMeta.model_validate_json((directory / "meta.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise StoreError(f"{directory}: no meta.json, so labelling never finished; run distill label") from error
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise StoreError(f"{directory}/meta.json is damaged; delete the folder and label again") from error
+    for name, digest in meta.parts.items():
+        path = directory / name
+        if not path.is_file() or file_digest(path) != digest:
+            state = "damaged" if path.is_file() else "missing"
+            raise StoreError(f"{path} is {state}; delete the folder and label again")
+    keys = [np.empty(0, np.uint64)]
+    probs = [np.empty((0, len(meta.labels)), np.float32)]
+    for shard_ids, shard_probs in _shards(directory, meta):
+        keys.append(_as_keys(shard_ids))
+        probs.append(shard_probs)
+    all_keys = np.concatenate(keys)
+    order = np.argsort(all_keys, kind="stable")
+    return StoredLabels(meta, all_keys[order], np.concatenate(probs)[order])
+
+
+def _shards(directory: Path, meta: StoreMeta) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
+    for name in meta.parts:
+        table = pq.read_table(directory / name)
+        yield table["id"].to_pylist(), _from_table(table, len(meta.labels))
+
+
+def _to_table(answers: SoftLabels) -> pa.Table:
+    rows, labels = answers.probs.shape
+    columns = {"id": pa.array(answers.ids, pa.string()), "outside": pa.array(answers.outside)}
+    if labels <= DENSE_LABELS:
+        flat = pa.array(np.ascontiguousarray(answers.probs, np.float32).ravel())
+        columns["probs"] = pa.FixedSizeListArray.from_arrays(flat, labels)
+    else:
+        top = np.argpartition(-answers.probs, DENSE_LABELS, axis=1)[:, :DENSE_LABELS]
+        kept = np.take_along_axis(answers.probs, top, axis=1)
+        columns["top"] = pa.FixedSizeListArray.from_arrays(pa.array(top.astype(np.int32).ravel()), DENSE_LABELS)
+        columns["probs"] = pa.FixedSizeListArray.from_arrays(pa.array(kept.ravel()), DENSE_LABELS)
+        columns["rest"] = pa.array((answers.probs.sum(axis=1) - kept.sum(axis=1)).astype(np.float32))
+    columns["method"] = pa.array([answers.method] * rows).dictionary_encode()
+    return pa.table(columns)
+
+
+def _from_table(table: pa.Table, labels: int) -> NDArray[np.float32]:
+    flat = table["probs"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    if "top" not in table.column_names:
+        return np.asarray(flat.reshape(-1, labels), np.float32)
+    kept = flat.reshape(-1, DENSE_LABELS)
+    top = table["top"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, DENSE_LABELS)
+    rest = np.clip(table["rest"].to_numpy(), 0, None) / (labels - DENSE_LABELS)
+    probs = np.repeat(rest[:, None], labels, axis=1).astype(np.float32)
+    np.put_along_axis(probs, top, kept, axis=1)
+    return probs
+
+
+def _position(keys: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Return where each wanted key stands in the sorted `keys`, and whether it is there at all."""
+    position = np.searchsorted(keys, wanted)
+    inside = position < len(keys)
+    position = np.where(inside, position, 0)
+    found = inside & (keys[position] == wanted) if len(keys) else inside
+    return position, found
+
+
+def _as_keys(ids: Sequence[str]) -> NDArray[np.uint64]:
+    return np.fromiter((int(content_id, 16) for content_id in ids), np.uint64, len(ids))
+
+
+def _has_metadata(path: Path, wanted: dict[bytes, bytes]) -> bool:
+    try:
+        found = pq.read_schema(path).metadata or {}
+    except (pa.ArrowInvalid, OSError):
+        return False
+    return all(found.get(key) == value for key, value in wanted.items())

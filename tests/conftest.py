@@ -1,0 +1,104 @@
+"""Shared pieces of the suite: a real tiny transformer, a real tokenizer and a small corpus, made in seconds."""
+
+import csv
+import itertools
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+LABELS = ("delivery", "payment", "size")
+_SUBJECTS = {
+    "delivery": ["my parcel", "the courier", "the package", "my order", "the box"],
+    "payment": ["my card", "the invoice", "the charge", "my refund", "the bank"],
+    "size": ["the shirt", "these shoes", "the jacket", "this dress", "the hat"],
+}
+_SAYINGS = {
+    "delivery": ["has not arrived", "is late again", "was left outside", "never came", "is stuck somewhere"],
+    "payment": ["was declined", "shows two amounts", "did not go through", "is wrong", "failed online"],
+    "size": ["is too small", "does not fit", "feels too wide", "runs large", "is too tight"],
+}
+_OPENINGS = ["hello", "please help", "why is it that", "i think", "sorry but", "well"]
+
+
+def corpus_rows() -> list[tuple[str, str]]:
+    """Return 450 distinct (text, label) rows over three labels, in a fixed order."""
+    return [
+        (f"{opening} {subject} {saying}", label)
+        for label in LABELS
+        for opening, subject, saying in itertools.product(_OPENINGS, _SUBJECTS[label], _SAYINGS[label])
+    ]
+
+
+def write_csv(path: Path, header: list[str], rows: list[tuple[str, ...]]) -> Path:
+    """Write `rows` under `header` and return the path."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a 4-layer BERT of about 12,000 parameters and a WordPiece tokenizer of the corpus."""
+    import torch
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny-encoder")
+    tokenizer = BertWordPieceTokenizer(lowercase=True)
+    tokenizer.train_from_iterator([text for text, _ in corpus_rows()], vocab_size=220, min_frequency=1)
+    tokenizer.save_model(str(folder))
+    fast = BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=64)
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(fast),
+        hidden_size=16,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_classifier(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the tiny encoder and an untrained head over LABELS, as a standard checkpoint."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("tiny-classifier")
+    torch.manual_seed(1)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        tiny_encoder,
+        id2label=dict(enumerate(LABELS)),
+        label2id={name: index for index, name in enumerate(LABELS)},
+        problem_type="single_label_classification",
+    )
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_encoder).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def write_corpus(tmp_path: Path) -> Callable[[], Path]:
+    """Return a function that writes pool.csv, gold.csv, dev.csv and test.csv and returns their folder."""
+
+    def write() -> Path:
+        rows = corpus_rows()
+        test, dev = rows[::5], rows[1::5]
+        gold, pool = rows[2::15], [row for index, row in enumerate(rows) if index % 5 > 1]
+        write_csv(tmp_path / "pool.csv", ["text"], [(text,) for text, _ in pool])
+        for name, part in (("gold", gold), ("dev", dev), ("test", test)):
+            write_csv(tmp_path / f"{name}.csv", ["text", "label"], [*part])
+        return tmp_path
+
+    return write

@@ -1,0 +1,83 @@
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from export.errors import ExportError
+from export.graph import export_graph
+from export.quantize import quantize_int8
+from export.runtime import OnnxClassifier
+
+TEXTS = ["my parcel has not arrived", "the invoice is wrong", "these shoes run large"]
+
+
+@pytest.fixture(scope="module")
+def fp32(tiny_classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("quantize") / "model.onnx"
+    export_graph(tiny_classifier, target)
+    return target
+
+
+def _first_product(path: Path) -> str:
+    model = onnx.load(path)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return next(node.name for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in weights)
+
+
+def test_every_constant_weight_product_becomes_int8(fp32: Path, tmp_path: Path) -> None:
+    coverage = quantize_int8(fp32, tmp_path / "int8.onnx")
+    # Four products a layer with packed query, key and value, one more in the last; pooler and classifier.
+    assert coverage.int8_matmuls == 4 * 4 + 1 + 2
+    assert (coverage.fp32_matmuls, coverage.int8_macs_share) == (0, 1.0)
+
+
+def test_no_table_or_matrix_is_left_as_floats(fp32: Path, tmp_path: Path) -> None:
+    quantize_int8(fp32, tmp_path / "int8.onnx")
+    tensors = onnx.load(tmp_path / "int8.onnx").graph.initializer
+    floats = [tensor.name for tensor in tensors if tensor.data_type == 1 and len(tensor.dims) > 1]
+    assert floats == []
+
+
+def test_int8_logits_stay_close_to_fp32_logits(tiny_classifier: Path, fp32: Path, tmp_path: Path) -> None:
+    quantize_int8(fp32, tmp_path / "int8.onnx")
+    logits = [
+        OnnxClassifier(path, tiny_classifier / "tokenizer.json", 64).logits(TEXTS)
+        for path in (fp32, tmp_path / "int8.onnx")
+    ]
+    assert 0 < np.abs(logits[0] - logits[1]).max() < 0.05
+
+
+def test_one_file_and_nothing_else_is_written(fp32: Path, tmp_path: Path) -> None:
+    quantize_int8(fp32, tmp_path / "int8.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["int8.onnx"]
+    assert [path.name for path in fp32.parent.iterdir()] == ["model.onnx"]
+
+
+def test_an_allowed_product_stays_fp32_and_is_counted(fp32: Path, tmp_path: Path) -> None:
+    coverage = quantize_int8(fp32, tmp_path / "int8.onnx", [_first_product(fp32)])
+    assert coverage.fp32_matmuls == 1
+    assert 0.5 < coverage.int8_macs_share < 1.0
+
+
+def test_an_allowed_gemm_keeps_its_name(fp32: Path, tmp_path: Path) -> None:
+    gemms = [node.name for node in onnx.load(fp32).graph.node if node.op_type == "Gemm"]
+    assert quantize_int8(fp32, tmp_path / "int8.onnx", gemms).fp32_matmuls == len(gemms) == 2
+
+
+def test_a_product_that_cannot_be_int8_is_named_and_no_file_is_left(fp32: Path, tmp_path: Path) -> None:
+    model = onnx.load(fp32)
+    gemm = next(node for node in model.graph.node if node.op_type == "Gemm")
+    next(attribute for attribute in gemm.attribute if attribute.name == "alpha").f = 0.5
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(ExportError, match="1 constant-weight products stayed fp32") as caught:
+        quantize_int8(tmp_path / "model.onnx", tmp_path / "int8.onnx")
+    assert gemm.name in str(caught.value)
+    assert not (tmp_path / "int8.onnx").exists()
+
+
+def test_a_file_that_is_no_onnx_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"\xff\xff\xff")
+    with pytest.raises(ExportError, match="cannot be read as ONNX") as caught:
+        quantize_int8(tmp_path / "model.onnx", tmp_path / "int8.onnx")
+    assert "model.onnx" in str(caught.value)
