@@ -20,6 +20,7 @@ from distill.errors import DistillError
 from export.errors import ExportError
 from student.errors import StudentError
 from teacher.errors import CorpusError, LabelMismatchError, TeacherError
+from teacher.processes import is_first_process
 
 _INTERRUPTED = 130
 _WRONG_USE = (CorpusError, LabelMismatchError)
@@ -46,7 +47,7 @@ def run(arguments: list[str]) -> int:
             traceback.print_exc()
         code, reason = judge(error)
         print(reason, file=sys.stderr)
-    if code == _INTERRUPTED:
+    if code == _INTERRUPTED and is_first_process():
         command = shlex.join(["distill", *arguments])
         print(f"interrupted; finished work is kept, resume with: {command}", file=sys.stderr)
     return int(code)

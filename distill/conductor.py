@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from distill.config import Config, LoadedConfig, resolve_model
 from distill.progress import Reporter
 from distill.stages import (
@@ -18,6 +20,7 @@ from distill.stages import (
     stage_key,
     stage_status,
 )
+from teacher.files import write_atomically
 from teacher.processes import is_first_process, wait_for_all
 from teacher.spec import CommitteeSpec, TeacherSpec
 
@@ -56,6 +59,11 @@ class Conductor:
         """Say a warning and keep it for the report."""
         self.warnings.append(message)
         self.reporter.say(f"warning: {message}")
+
+    def write_config(self) -> None:
+        """Write the resolved config, with every default, into the run directory."""
+        text = yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        write_atomically(self.run / "config.yaml", lambda path: path.write_text(text, encoding="utf-8"))
 
     def path(self, stage: str) -> Path:
         """Return the directory of a stage."""

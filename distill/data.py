@@ -20,25 +20,22 @@ from teacher.task import Task
 class Transfer:
     """N texts with the teacher's answers and, where somebody gave them, gold labels.
 
-    `soft` and `targets` are float32 (N, C); `has_gold` (N,) says which rows of `targets` mean anything.
+    `soft` and `targets` are float32 (N, C); `has_gold` (N,) says which rows of `targets` mean anything; `hidden`
+    (N, width) are the teacher's sentence embeddings, where the student is to learn them too.
     """
 
     texts: list[str]
     soft: NDArray[np.float32]
     targets: NDArray[np.float32]
     has_gold: NDArray[np.bool_]
+    hidden: NDArray[np.float16] | None = None
 
     def rows(self, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> TokenRows:
         """Tokenize the texts and attach everything the distillation objective reads."""
-        return TokenRows(
-            tokenizer,
-            self.texts,
-            max_tokens,
-            soft=self.soft,
-            targets=self.targets,
-            has_gold=self.has_gold,
-            row=np.arange(len(self.texts)),
-        )
+        arrays = {"soft": self.soft, "targets": self.targets, "has_gold": self.has_gold}
+        if self.hidden is not None:
+            arrays["hidden"] = self.hidden
+        return TokenRows(tokenizer, self.texts, max_tokens, **arrays)
 
 
 def read_transfer(corpus: Path, labels: Path, task: Task, part: PartName) -> Transfer:

@@ -45,8 +45,8 @@ def soft_cross_entropy(logits: Tensor, probs: Tensor, temperature: float) -> Ten
 
 
 def soft_bce(logits: Tensor, probs: Tensor, temperature: float) -> Tensor:
-    """Return the binary cross-entropy per label against soft targets, mean over cells; no temperature."""
-    return functional.binary_cross_entropy_with_logits(logits, probs)
+    """Return the binary cross-entropy against soft targets, summed over labels, mean over the batch; no temperature."""
+    return functional.binary_cross_entropy_with_logits(logits, probs, reduction="sum") / len(logits)
 
 
 def logit_mse(logits: Tensor, probs: Tensor, temperature: float) -> Tensor:
@@ -79,6 +79,17 @@ def distillation_objective(kind: TaskKind, loss: str | None, *, temperature: flo
         return (1 - share) * soft + share * hard
 
     return objective
+
+
+def hidden_loss(student_hidden: Tensor, teacher_hidden: Tensor) -> Tensor:
+    """Return how far a student's sentence states (batch, width) point away from the teacher's, 0 when they agree.
+
+    Of equal width: 1 minus their cosine similarity, mean over the batch. Of different width, where directions
+    cannot be compared: `relation_loss`.
+    """
+    if student_hidden.shape[-1] != teacher_hidden.shape[-1]:
+        return relation_loss(student_hidden, teacher_hidden)
+    return 1 - functional.cosine_similarity(student_hidden, teacher_hidden, dim=-1).mean()
 
 
 def relation_loss(student_hidden: Tensor, teacher_hidden: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from distill.errors import CheckFailedError
+from distill.timing import is_answered
 from export.bench import (
     cold_start,
     latency_by_tokens,
@@ -33,14 +35,14 @@ Answer = Callable[[str], object]
 
 def measure(bundle: Path, teacher: Path, corpus: Path, spec: BenchSpec, directory: Path, *, seed: int) -> None:
     """Write latency.json and the raw samples of every contender to `directory`."""
-    texts = _texts(corpus, spec.texts, seed)
     fitted = load_teacher(teacher)
-    threads = _best_threads(fitted, texts[:_THREAD_TRIAL])
     students = {
         f"student_{precision}": Predictor.load(bundle, precision, spec.threads) for precision in _precisions(bundle)
     }
     contenders: dict[str, Answer] = {name: student.predict for name, student in students.items()}
     shipped = next(iter(contenders))
+    texts = _texts(corpus, students[shipped], spec.texts, seed)
+    threads = _best_threads(fitted, texts[:_THREAD_TRIAL])
     contenders |= {"teacher": lambda text: fitted.label([text]), _CONTROL: contenders[shipped]}
     samples = measure_interleaved(contenders, texts, spec.repeats, _WARMUP, seed)
     tokens = [answer.tokens for answer in students[shipped].predict(texts)]
@@ -64,11 +66,15 @@ def measure(bundle: Path, teacher: Path, corpus: Path, spec: BenchSpec, director
     (directory / LATENCY).write_text(json.dumps(report, indent=2), encoding="utf-8")
 
 
-def _texts(corpus: Path, count: int, seed: int) -> list[str]:
-    """Draw texts of the test part, with repetition where it is small."""
-    examples = read_part(corpus, "test")
-    generator = np.random.default_rng(seed)
-    return [examples[row].text for row in generator.choice(len(examples), count, replace=count > len(examples))]
+def _texts(corpus: Path, student: Predictor, count: int, seed: int) -> list[str]:
+    """Draw texts of the test part that `student` answers, with repetition where they are few."""
+    texts = [example.text for example in read_part(corpus, "test") if is_answered(student, example.text)]
+    if not texts:
+        raise CheckFailedError(
+            f"every test text is longer than the {student.manifest.max_tokens} tokens the student takes, and "
+            "export.too_long is refuse: there is nothing to measure; raise student.max_tokens"
+        )
+    return [texts[row] for row in np.random.default_rng(seed).choice(len(texts), count, replace=count > len(texts))]
 
 
 def _precisions(bundle: Path) -> list[Any]:

@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
-from distill.scores import dev_score
 from export.bundle import BundleManifest, Precision, write_bundle
 from export.gate import Comparison, Gate, judge_int8
 from export.graph import export_graph, prove_parity
-from export.metrics import ACTIVATIONS
+from export.metrics import ACTIVATIONS, decode, macro_f1, row_scores
 from export.quantize import quantize_int8
 from export.runtime import OnnxClassifier
 from export.spec import ExportSpec
@@ -32,7 +31,6 @@ class Calibrated:
     pool: Floats
     temperature: float
     thresholds: Floats | None
-    score: float
 
 
 def package(
@@ -43,6 +41,8 @@ def package(
     int8 ships when every gate passes; otherwise fp32 ships and the manifest keeps the gates that failed.
     Raises ExportError when the graph does not answer as torch does.
     """
+    for leftover in (".onnx", ".bundle", "onnx"):  # of an interrupted run
+        shutil.rmtree(directory / leftover, ignore_errors=True)
     models = _export(student, corpus, spec, directory / ".onnx")
     dev = read_part(corpus, "dev")
     targets = task.targets([example.labels or () for example in dev])
@@ -71,7 +71,9 @@ def package(
     )
     kept = {name: path for name, path in models.items() if name == "fp32" or precision == "int8"}
     bundle = directory / ".bundle"
-    write_bundle(student, kept, bundle, manifest, {"dev_score": shipped.score})
+    write_bundle(
+        student, kept, bundle, manifest, _test_quality(_open(student, models[precision]), corpus, task, shipped)
+    )
     shutil.rmtree(directory / ".onnx")
     for path in bundle.iterdir():
         path.rename(directory / path.name)
@@ -101,14 +103,33 @@ def _calibrate(
         pool=ACTIVATIONS[kind](pool_logits / temperature),
         temperature=temperature,
         thresholds=fit_thresholds(probs, targets) if kind is TaskKind.MULTI_LABEL else None,
-        score=dev_score(kind)(logits, targets),
     )
+
+
+def _test_quality(classifier: OnnxClassifier, corpus: Path, task: Task, shipped: Calibrated) -> dict[str, float]:
+    """Return what the model card says of the file that ships; every choice has been made by now."""
+    test = read_part(corpus, "test")
+    targets = task.targets([example.labels or () for example in test])
+    logits = np.stack([classifier.logits_one(example.text) for example in test])
+    probs = ACTIVATIONS[task.kind](logits / shipped.temperature)
+    decided = decode(task.kind.value, probs, shipped.thresholds)
+    return {"accuracy": float(row_scores(decided, targets).mean()), "f1": macro_f1(decided, targets)}
 
 
 def _judge(task: Task, targets: Floats, answers: dict[Precision, Calibrated], spec: ExportSpec) -> list[Gate]:
     fp32, int8 = answers["fp32"], answers["int8"]
     return judge_int8(
-        Comparison(task.kind.value, task.labels, targets, fp32.dev, int8.dev, fp32.pool, int8.pool, int8.thresholds),
+        Comparison(
+            kind=task.kind.value,
+            labels=task.labels,
+            targets=targets,
+            fp32=fp32.dev,
+            int8=int8.dev,
+            pool_fp32=fp32.pool,
+            pool_int8=int8.pool,
+            fp32_thresholds=fp32.thresholds,
+            int8_thresholds=int8.thresholds,
+        ),
         spec,
     )
 

@@ -13,6 +13,7 @@ from distill.config import LoadedConfig, check_models
 from distill.narrative import check_gates, tell
 from distill.progress import Reporter, SilentReporter
 from distill.stages import StageStatus, read_lineage
+from teacher.processes import is_first_process
 
 
 def run_pipeline(loaded: LoadedConfig, *, runs: Path, until: str | None = None, reporter: Reporter) -> Path:
@@ -23,6 +24,8 @@ def run_pipeline(loaded: LoadedConfig, *, runs: Path, until: str | None = None, 
     conductor = Conductor(loaded, STAGES, runs, reporter)
     check_models(loaded.config, loaded.base)
     conductor.run.mkdir(parents=True, exist_ok=True)
+    if is_first_process():
+        conductor.write_config()
     wanted = STAGES if until is None else STAGES[: [stage.name for stage in STAGES].index(until) + 1]
     for stage in wanted:
         conductor.ensure(stage)
@@ -60,9 +63,11 @@ def _build_labels(conductor: Conductor, directory: Path, update: Update) -> None
 
 def _build_student(conductor: Conductor, directory: Path, update: Update) -> None:
     from distill.train import train_student
+    from teacher.kinds import warm_start_source
 
     config, source = conductor.config, conductor.student_source()
-    train_student(conductor.train_inputs(update), source, config.student, config.train, directory)
+    embedder = warm_start_source(conductor.path("teacher"))
+    train_student(conductor.train_inputs(update), source, embedder, config.student, config.train, directory)
 
 
 def _build_tuned(conductor: Conductor, directory: Path, update: Update) -> None:

@@ -17,13 +17,15 @@ class TrainSpec(BaseModel):
     epochs: float | None = Field(None, gt=0, le=1000, description="null: chosen from the number of rows")
     loss: Literal["mse", "kl", "cross_entropy", "bce"] | None = Field(None, description="null: by task kind")
     temperature: float = Field(2.0, gt=0, le=100)
-    learning_rate: float = Field(3e-4, gt=0, lt=1)
-    head_learning_rate: float = Field(3e-4, gt=0, lt=1)
+    learning_rate: float = Field(5e-4, gt=0, lt=1)
+    head_learning_rate: float = Field(5e-4, gt=0, lt=1)
     batch_size: int = Field(32, ge=1, le=4096)
     weight_decay: float = Field(0.01, ge=0, lt=1)
     warmup: float = Field(0.06, ge=0, lt=1, description="share of all steps")
     gold_weight: float = Field(0.0, ge=0, le=1, description="share of the loss taken by gold labels")
-    hidden_weight: float = Field(0.0, ge=0, description="weight of the hidden-state term; needs an encoder")
+    hidden_weight: float | None = Field(
+        None, ge=0, description="weight of the teacher's sentence embeddings; null: 10 where the teacher has an encoder"
+    )
     patience: int | None = Field(None, ge=1, description="evaluations on dev without gain before stopping")
     bf16: bool | None = Field(None, description="null: where the CPU multiplies bfloat16 natively")
     report_to: list[str] = Field(default_factory=list, description="passed through to transformers.Trainer")

@@ -5,6 +5,7 @@ A stage directory is built under a hidden name beside its target, synced, and re
 manifest does not list. Knows nothing of what a stage does.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -23,6 +24,8 @@ from distill import __version__
 from teacher.files import write_atomically
 
 _KEY = ".key"
+# What safetensors and tokenizers say, and torch.save, which notices only that its file is too short.
+_FULL_DISK_SIGNS = ("No space left on device", "inline_container.cc", "iostream error")
 
 
 class Lineage(BaseModel):
@@ -90,10 +93,13 @@ def building(stage: str, target: Path, section: Mapping[str, Any], inputs: Mappi
     """
     key = stage_key(stage, section, inputs)
     partial = partial_directory(target)
-    prepare_partial(partial, key)
     started = time.monotonic()
-    yield partial
-    (partial / _KEY).unlink()
+    try:
+        prepare_partial(partial, key)
+        yield partial
+    except Exception as error:
+        _name_full_disk(error, partial)
+        raise
     lineage = Lineage(
         stage=stage,
         key=key,
@@ -104,6 +110,8 @@ def building(stage: str, target: Path, section: Mapping[str, Any], inputs: Mappi
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     _sync(partial)
+    (partial / _KEY).unlink()  # not before: with it, a build that a full disk kept from being synced goes on
+    _sync_path(partial)
     lineage_path(target).unlink(missing_ok=True)
     _replace(partial, target)
     lineage_path(target).parent.mkdir(exist_ok=True)
@@ -124,6 +132,12 @@ def prepare_partial(partial: Path, key: str) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         marker.write_text(key, encoding="utf-8")
+
+
+def _name_full_disk(error: Exception, partial: Path) -> None:
+    """Raise OSError with the path when `error` is how some library, or a write without a name, tells of a full disk."""
+    if getattr(error, "errno", None) == errno.ENOSPC or any(sign in str(error) for sign in _FULL_DISK_SIGNS):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(partial)) from error
 
 
 def _replace(source: Path, target: Path) -> None:

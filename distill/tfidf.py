@@ -39,7 +39,7 @@ class TfidfClassifier:
         linear = LinearSVC(random_state=self._seed)
         if self._kind is TaskKind.MULTI_LABEL:
             self._model = OneVsRestClassifier(linear).fit(features, targets[:, self._present])
-        else:
+        elif len(self._present) > 1:
             self._model = linear.fit(features, targets.argmax(axis=1))
         return self
 
@@ -50,12 +50,17 @@ class TfidfClassifier:
 
     def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return margins over the fitted temperature (N, C)."""
-        margins = np.asarray(self._model.decision_function(self._features.transform(texts)), np.float32)
+        margins = self._margins(texts)
         if margins.ndim == 1:  # two labels share one separator
             margins = np.stack([-margins, margins], axis=1) if len(self._present) == 2 else margins[:, None]
         scores = np.full((len(texts), self._labels), _NEVER, np.float32)
         scores[:, self._present] = margins
         return np.asarray(scores / self._temperature, np.float32)
+
+    def _margins(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        if self._kind is TaskKind.SINGLE_LABEL and len(self._present) == 1:  # nothing to separate
+            return np.zeros((len(texts), 1), np.float32)
+        return np.asarray(self._model.decision_function(self._features.transform(texts)), np.float32)
 
     def probs(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return calibrated probabilities (N, C)."""

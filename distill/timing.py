@@ -42,7 +42,7 @@ def time_bundle(bundle: Path, source: Path | None, column: str, most: int = 700)
     if source is not None:
         texts = [text for text in islice(read_column(source, column), most) if isinstance(text, str) and text]
     predictor = Predictor.load(bundle)
-    asked, texts = len(texts), [text for text in texts if _is_answered(predictor, text)]
+    asked, texts = len(texts), [text for text in texts if is_answered(predictor, text)]
     repeats = _SAMPLE_REPEATS if source is None else _REPEATS
     samples = measure_interleaved({"bundle": predictor.predict}, texts, repeats, _WARMUP, seed=0)
     return {
@@ -53,8 +53,10 @@ def time_bundle(bundle: Path, source: Path | None, column: str, most: int = 700)
     }
 
 
-def _is_answered(predictor: "Predictor", text: str) -> bool:
+def is_answered(predictor: "Predictor", text: str) -> bool:
     """Return whether `text` is short enough for a bundle that refuses long ones."""
+    if predictor.manifest.too_long == "truncate":
+        return True
     try:
         predictor.predict(text)
     except TextTooLongError:

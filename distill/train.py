@@ -6,7 +6,7 @@ Stage functions: paths and config sections in, one directory with a standard che
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,18 @@ from distill.data import Transfer, labelled_rows, needed_tokens, read_transfer
 from distill.losses import distillation_objective
 from distill.scores import dev_score
 from distill.spec import TrainSpec
-from distill.trainer import DistillationTrainer, HiddenTeacher, HiddenTerm
+from distill.trainer import DistillationTrainer
 from student.model import Head, build_student, parameter_count
 from student.spec import StudentSpec
 from student.vocabulary import changed_splits, prove_unchanged, trim_vocabulary
 from teacher.corpus import read_part
+from teacher.encoder import load_embedder
 from teacher.finetune import FineTuner, Recipe, Run, epochs_for
 from teacher.processes import is_first_process, wait_for_all
 from teacher.task import PROBLEM_TYPES, Task
 
 METRICS = "metrics.json"
+_HIDDEN_WEIGHT = 10.0
 CHECKPOINTS = "checkpoints"
 
 
@@ -51,16 +53,22 @@ class Draft:
     vocabulary: dict[str, float]
 
 
-def train_student(inputs: TrainInputs, source: str, student: StudentSpec, train: TrainSpec, directory: Path) -> None:
-    """Distil the pool's soft labels into a student drafted from the checkpoint `source`; save to `directory`."""
+def train_student(
+    inputs: TrainInputs, source: str, embedder: Path | None, student: StudentSpec, train: TrainSpec, directory: Path
+) -> None:
+    """Distil the pool's soft labels into a student drafted from the checkpoint `source`; save to `directory`.
+
+    `embedder` is the folder of the teacher's encoder, whose sentence embeddings the student learns beside them.
+    """
     transfer = read_transfer(inputs.corpus, inputs.labels, inputs.task, "pool")
     draft = draft_student(inputs, source, student, transfer.texts)
-    hidden = None
-    if train.hidden_weight:
-        hidden = HiddenTerm(train.hidden_weight, HiddenTeacher(Path(source), transfer.texts, draft.max_tokens))
+    hidden_weight = _HIDDEN_WEIGHT if train.hidden_weight is None else train.hidden_weight
+    if hidden_weight and embedder is not None:
+        embeddings = load_embedder(str(embedder), draft.max_tokens).logits(transfer.texts)
+        transfer = replace(transfer, hidden=embeddings.astype(np.float16))
     run = _run(inputs, draft, transfer, directory, train)
     recipe = recipe_of(train, len(transfer.texts), inputs.seed)
-    log = DistillationTrainer(draft.model, recipe, run, hidden).fit()
+    log = DistillationTrainer(draft.model, recipe, run, hidden_weight if embedder else 0.0).fit()
     save_student(draft, log, directory, {"rows": len(transfer.texts), "epochs": recipe.epochs})
 
 

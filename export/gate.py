@@ -41,7 +41,7 @@ class Gate:
 class Comparison:
     """Probabilities (N, C) of both files on the same texts: dev with its 0/1 targets, and pool without.
 
-    `thresholds` (C,) decide multi-label answers; None means 0.5.
+    The thresholds (C,) of each file decide its multi-label answers; None means 0.5.
     """
 
     kind: Kind
@@ -51,7 +51,15 @@ class Comparison:
     int8: Floats
     pool_fp32: Floats
     pool_int8: Floats
-    thresholds: Floats | None = None
+    fp32_thresholds: Floats | None = None
+    int8_thresholds: Floats | None = None
+
+    def decided(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return what fp32 and int8 decide on dev, each (N, C)."""
+        return (
+            decode(self.kind, self.fp32, self.fp32_thresholds),
+            decode(self.kind, self.int8, self.int8_thresholds),
+        )
 
 
 def judge_int8(comparison: Comparison, spec: ExportSpec) -> list[Gate]:
@@ -96,7 +104,7 @@ def _quality_gate(given: Comparison, max_drop: float) -> Gate:
 
 
 def _drop(given: Comparison) -> tuple[str, Interval]:
-    before, after = (decode(given.kind, probs, given.thresholds) for probs in (given.fp32, given.int8))
+    before, after = given.decided()
     scores_before, scores_after = (row_scores(decided, given.targets) for decided in (before, after))
     if given.kind == "single_label":
         return "accuracy", paired_bootstrap(scores_before, scores_after)
@@ -117,9 +125,7 @@ def _divergence_gate(given: Comparison, max_kl: float) -> Gate:
 
 def _worst_class_gate(given: Comparison, max_class_drop: float) -> Gate:
     truth = given.targets.astype(bool)
-    before, after = (
-        (decode(given.kind, probs, given.thresholds) & truth).sum(axis=0) for probs in (given.fp32, given.int8)
-    )
+    before, after = ((decided & truth).sum(axis=0) for decided in given.decided())
     present = truth.sum(axis=0)
     lost = before - after
     drops = np.where(lost >= _FEWEST_LOST_ROWS, lost / np.maximum(present, 1), 0.0)

@@ -5,7 +5,7 @@ checkpoint, so `AutoModelForSequenceClassification.from_pretrained` opens it.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,19 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 
 from student.errors import StudentError
 from student.spec import StudentSpec
+
+# A student sees the teacher's answer to every text, so there is nothing to regularise away; it only costs time.
+_DROPOUTS = {
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "classifier_dropout",
+    "dropout",
+    "attention_dropout",
+    "seq_classif_dropout",
+    "embedding_dropout",
+    "mlp_dropout",
+}
+_TOKEN_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +51,14 @@ def build_student(
     torch.manual_seed(seed)
     config = AutoConfig.from_pretrained(source)
     chosen = choose_layers(spec.layers, config.num_hidden_layers, copies=spec.init != "config")
-    shape = _student_config(config, spec, head, len(chosen), kept_ids)
-    student = AutoModelForSequenceClassification.from_config(shape)
+    shape = _student_config(config, spec, head, chosen, kept_ids)
+    student = AutoModelForSequenceClassification.from_config(shape, attn_implementation="eager")
     if spec.init != "config":
-        same_labels = [config.id2label.get(index) for index in range(config.num_labels)] == list(head.labels)
-        original = AutoModelForSequenceClassification.from_pretrained(
-            source, dtype=torch.float32, **({} if same_labels else _label_options(head))
-        )
-        _copy_weights(original, student, chosen, kept_ids)
+        original = AutoModelForSequenceClassification.from_pretrained(source, dtype=torch.float32)
+        weights = _copied_weights(original, student, chosen, kept_ids)
+        if [config.id2label.get(index) for index in range(config.num_labels)] != list(head.labels):
+            weights |= _answer_weights(student)
+        _load_weights(student, weights, chosen)
     return student
 
 
@@ -86,22 +99,21 @@ def _label_options(head: Head) -> dict[str, object]:
 
 
 def _student_config(
-    source: PreTrainedConfig, spec: StudentSpec, head: Head, layers: int, kept_ids: NDArray[np.int64] | None
+    source: PreTrainedConfig,
+    spec: StudentSpec,
+    head: Head,
+    chosen: Sequence[int],
+    kept_ids: NDArray[np.int64] | None,
 ) -> PreTrainedConfig:
     shape = copy.deepcopy(source)
-    for name, value in _label_options(head).items():
-        setattr(shape, name, value)
-    if getattr(shape, "layer_types", None):
-        shape.layer_types = shape.layer_types[:layers]
-    shape.num_hidden_layers = layers
+    shape.update(_label_options(head) | dict.fromkeys(_DROPOUTS & set(vars(shape)), 0.0))
+    if kinds := getattr(shape, "layer_types", None):
+        shape.layer_types = [kinds[layer % len(kinds)] for layer in chosen]
+    shape.num_hidden_layers = len(chosen)
     if kept_ids is not None:
-        shape.vocab_size = len(kept_ids)
-        if shape.pad_token_id is not None:
-            shape.pad_token_id = int(np.flatnonzero(kept_ids == shape.pad_token_id)[0])
-    if spec.init == "config" and spec.width:
-        shape.hidden_size, shape.intermediate_size = spec.width, 4 * spec.width
-    if spec.init == "config" and spec.heads:
-        shape.num_attention_heads = spec.heads
+        _trim_config(shape, kept_ids)
+    if spec.init == "config":
+        _resize_config(shape, spec)
     if shape.hidden_size % shape.num_attention_heads:
         raise StudentError(
             f"found width {shape.hidden_size} with {shape.num_attention_heads} heads; the width must be a multiple "
@@ -110,9 +122,27 @@ def _student_config(
     return shape
 
 
-def _copy_weights(
+def _trim_config(shape: PreTrainedConfig, kept_ids: NDArray[np.int64]) -> None:
+    """Let `shape` name its special tokens by their rows in the trimmed vocabulary."""
+    shape.vocab_size = len(kept_ids)
+    rows = {int(old): new for new, old in enumerate(kept_ids)}
+    for name in _TOKEN_IDS:
+        old = getattr(shape, name, None)
+        if isinstance(old, int):
+            setattr(shape, name, rows.get(old))
+
+
+def _resize_config(shape: PreTrainedConfig, spec: StudentSpec) -> None:
+    if spec.width:
+        shape.hidden_size = spec.width
+        setattr(shape, "hidden_dim" if hasattr(shape, "hidden_dim") else "intermediate_size", 4 * spec.width)
+    if spec.heads:
+        shape.num_attention_heads = spec.heads
+
+
+def _copied_weights(
     original: PreTrainedModel, student: PreTrainedModel, chosen: Sequence[int], kept_ids: NDArray[np.int64] | None
-) -> None:
+) -> dict[str, torch.Tensor]:
     prefix = _layer_prefix(original)
     renamed = {f"{prefix}{layer}.": f"{prefix}{position}." for position, layer in enumerate(chosen)}
     weights = {}
@@ -129,7 +159,28 @@ def _copy_weights(
         for name, tensor in weights.items():
             if tensor.shape == words.shape and tensor.data_ptr() == words.data_ptr():
                 weights[name] = tensor[rows]
-    student.load_state_dict(weights)
+    return weights
+
+
+def _answer_weights(student: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Return the weights of the layer that gives a logit to each label, as they were initialised."""
+    body, labels = f"{student.base_model_prefix}.", student.config.num_labels
+    return {
+        name: tensor
+        for name, tensor in student.state_dict().items()
+        if not name.startswith(body) and tensor.shape[:1] == (labels,)
+    }
+
+
+def _load_weights(student: PreTrainedModel, weights: Mapping[str, torch.Tensor], chosen: Sequence[int]) -> None:
+    try:
+        student.load_state_dict(weights)
+    except RuntimeError as error:
+        # ModernBERT's layer 0 lacks the norm that every other layer starts with.
+        raise StudentError(
+            f"the layers {list(chosen)} of {type(student).__name__} do not fit into a student "
+            f"({str(error).splitlines()[-1].strip()}); list layers that include layer 0 under student.layers"
+        ) from error
 
 
 def _layer_prefix(model: PreTrainedModel) -> str:

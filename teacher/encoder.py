@@ -23,9 +23,9 @@ from teacher.errors import LabelMismatchError, TeacherError
 from teacher.example import Example, content_id
 from teacher.files import file_digest
 from teacher.finetune import FineTuner, Recipe, Run, Score, TokenRows, epochs_for, hard_label_objective
-from teacher.pooled import HEAD, PooledClassifier, load_encoder, load_pooled
+from teacher.pooled import HEAD, PooledClassifier, PooledEncoder, load_encoder, load_pooled
 from teacher.processes import is_first_process, wait_for_all
-from teacher.scorer import TextScorer
+from teacher.scorer import TextScorer, check_vocabulary
 from teacher.soft_labels import SoftLabels
 from teacher.spec import EncoderSpec
 from teacher.task import Task, TaskKind, align_labels
@@ -94,6 +94,11 @@ class EncoderTeacher:
         return SoftLabels(ids, probs, np.zeros(len(ids), np.float32), self.method)
 
 
+def load_embedder(model: str, max_tokens: int) -> TextScorer:
+    """Return a scorer whose `logits` are unit-length sentence embeddings (N, width) of the encoder `model`."""
+    return TextScorer(PooledEncoder(load_encoder(model)), load_tokenizer(model), max_tokens)
+
+
 def load_tokenizer(model: str | Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a checkpoint; raise TeacherError when there is none."""
     try:
@@ -145,6 +150,7 @@ def _fine_tuned(
     tokenizer: PreTrainedTokenizerBase, spec: EncoderSpec, gold: Gold, checkpoints: Path
 ) -> PooledClassifier:
     model = PooledClassifier(load_encoder(spec.model), len(gold.task.labels))
+    check_vocabulary(model, tokenizer)
     epochs = spec.epochs or epochs_for(len(gold.train), reference_rows=10_000, reference_epochs=5, power=0.46)
     recipe = Recipe(epochs, spec.learning_rate, spec.head_learning_rate, spec.batch_size, seed=gold.seed)
     rows = [

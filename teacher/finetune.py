@@ -5,6 +5,7 @@ score that picks the checkpoint, and a stop at the first loss that is not a numb
 targets come from; an objective maps logits and the batch to the loss.
 """
 
+import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -22,10 +23,10 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from teacher.base import Progress
 from teacher.errors import TeacherError
+from teacher.processes import wait_for_all
 from teacher.task import TaskKind
 
 Score = Callable[[NDArray[np.float32], NDArray[np.float32]], float]  # (logits, targets) of dev -> quality
@@ -147,8 +148,8 @@ class FineTuner(Trainer):  # type: ignore[misc]
 
     def fit(self) -> list[dict[str, float]]:
         """Train, going on from an earlier checkpoint when there is one, and return the log of the run."""
-        last = get_last_checkpoint(str(self._run.directory)) if self._run.directory.is_dir() else None
-        self.train(resume_from_checkpoint=last)
+        self.train(resume_from_checkpoint=last_whole_checkpoint(self._run.directory))
+        wait_for_all()  # whoever is first removes the checkpoints, which the others may still be reading
         return list(self.state.log_history)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
@@ -208,6 +209,16 @@ class FineTuner(Trainer):  # type: ignore[misc]
                 self.remove_callback(callback)
 
 
+def last_whole_checkpoint(directory: Path) -> str | None:
+    """Return the newest checkpoint in `directory` that was saved to its end, or None.
+
+    The library writes a checkpoint in place and its trainer_state.json last, so a process killed meanwhile leaves
+    one that does not load.
+    """
+    whole = [path for path in directory.glob("checkpoint-*") if _is_json(path / "trainer_state.json")]
+    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+
+
 def bf16_is_native() -> bool:
     """Say whether this machine multiplies bfloat16 in hardware (CPU, or the GPU where there is one)."""
     if torch.cuda.is_available():
@@ -220,7 +231,7 @@ def bf16_is_native() -> bool:
 
 
 def hard_label_objective(kind: TaskKind) -> Objective:
-    """Return the usual cross-entropy against `targets` (batch, C), summed over independent labels if multi."""
+    """Return the cross-entropy against `targets` (batch, C), for multi-label summed over the labels."""
     return _HARD_OBJECTIVES[kind]
 
 
@@ -235,7 +246,8 @@ def _single_label_objective(logits: torch.Tensor, batch: Mapping[str, torch.Tens
 
 
 def _multi_label_objective(logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    return torch.nn.functional.binary_cross_entropy_with_logits(logits, batch["targets"])
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, batch["targets"], reduction="sum")
+    return loss / len(logits)
 
 
 _HARD_OBJECTIVES: dict[TaskKind, Objective] = {
@@ -279,6 +291,14 @@ def _arguments(recipe: Recipe, run: Run) -> TrainingArguments:
         report_to=list(recipe.report_to) or "none",
         dataloader_pin_memory=not on_cpu,
     )
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 class _ProgressCallback(TrainerCallback):  # type: ignore[misc]

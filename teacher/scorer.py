@@ -23,7 +23,8 @@ class TextScorer:
     def __init__(
         self, model: PreTrainedModel | PooledEncoder, tokenizer: PreTrainedTokenizerBase, max_tokens: int
     ) -> None:
-        """Keep `model` in evaluation mode on the device it is on."""
+        """Keep `model` in evaluation mode on the device it is on; raise like `check_vocabulary`."""
+        check_vocabulary(model, tokenizer)
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
@@ -54,6 +55,18 @@ class TextScorer:
                 answer = self.model(**{name: array.to(device) for name, array in batch.items()})
                 scores[chosen] = answer["logits"].float().cpu().numpy()
         return scores
+
+
+def check_vocabulary(model: PreTrainedModel | PooledEncoder, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise TeacherError when `tokenizer` makes token ids for which `model` has no embedding."""
+    encoder = model.encoder if isinstance(model, PooledEncoder) else model
+    rows = len(encoder.get_input_embeddings().weight)
+    highest = max(tokenizer.get_vocab().values(), default=-1)
+    if highest >= rows:
+        raise TeacherError(
+            f"the tokenizer does not belong to the model: it makes token ids up to {highest}, but the model embeds "
+            f"only {rows} tokens; use the tokenizer that the model was trained with"
+        )
 
 
 def batches(order: NDArray[np.intp], lengths: NDArray[np.int64]) -> list[NDArray[np.intp]]:

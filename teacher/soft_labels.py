@@ -5,6 +5,7 @@ A store is a directory of parquet shards, each written under a temporary name, s
 answered, so an interrupted store goes on only with the same teacher and the same labels.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class SoftLabels:
 
 
 class StoreMeta(BaseModel):
-    """What a finished store says of itself; `parts` maps each shard to its SHA-256."""
+    """What a finished store says of itself; `parts` maps each shard to its SHA-256, `digest` covers the rest."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,6 +58,16 @@ class StoreMeta(BaseModel):
     parts: dict[str, str]
     rejected: dict[str, int] = {}
     cost_usd: float = 0.0
+    digest: str | None = None  # None in a store that was finished before there were digests
+
+    def sealed(self) -> "StoreMeta":
+        """Return this with the digest of everything else."""
+        content = self.model_dump_json(exclude={"digest"})
+        return self.model_copy(update={"digest": hashlib.sha256(content.encode()).hexdigest()})
+
+    def spelled(self) -> str:
+        """Return the one spelling of this in meta.json, so that any changed byte shows."""
+        return self.model_dump_json(indent=2, exclude_none=True)
 
 
 class LabelStore:
@@ -87,7 +98,8 @@ class LabelStore:
                 raise StoreError(f"a row of probabilities is off 1 by {worst:.4f}; normalise before storing")
         table = _to_table(answers).replace_schema_metadata(self._identity())
         name = f"part-{len(self._parts):05d}.parquet"
-        write_atomically(self.directory / name, lambda path: pq.write_table(table, path))
+        # The checksums show a resumed run that a stored answer has changed; meta.json does not exist yet.
+        write_atomically(self.directory / name, lambda path: pq.write_table(table, path, write_page_checksum=True))
         self._parts.append(name)
         self.rows += len(answers.ids)
 
@@ -100,24 +112,33 @@ class LabelStore:
             corpus=corpus,
             rows=self.rows,
             parts={name: file_digest(self.directory / name) for name in self._parts},
-        )
-        text = meta.model_dump_json(indent=2)
+        ).sealed()
+        text = meta.spelled()
         write_atomically(self.directory / "meta.json", lambda path: path.write_text(text, encoding="utf-8"))
         return meta
 
     def _identity(self) -> dict[str, str]:
         return {"potstill.teacher": self.teacher, "potstill.labels": json.dumps(self.task.labels)}
 
+    def _shard_schema(self) -> pa.Schema:
+        """Return the schema that parquet gives back for a shard of this store."""
+        one = SoftLabels(("0",), np.zeros((1, len(self.task.labels)), np.float32), np.zeros(1, np.float32), "")
+        buffer = pa.BufferOutputStream()
+        pq.write_table(_to_table(one).replace_schema_metadata(self._identity()), buffer)
+        return pq.read_schema(pa.BufferReader(buffer.getvalue()))
+
     def _adopt(self) -> None:
-        wanted = {key.encode(): value.encode() for key, value in self._identity().items()}
+        wanted = self._shard_schema()
         usable, adopted = True, [self._adopted]
         for position, path in enumerate(sorted(self.directory.glob("part-*.parquet"))):
-            usable = usable and path.name == f"part-{position:05d}.parquet" and _has_metadata(path, wanted)
-            if not usable:
+            in_order = usable and path.name == f"part-{position:05d}.parquet"
+            keys = _stored_keys(path, wanted) if in_order else None
+            usable = keys is not None
+            if keys is None:
                 path.unlink()
                 continue
             self._parts.append(path.name)
-            adopted.append(_as_keys(pq.read_table(path, columns=["id"])["id"].to_pylist()))
+            adopted.append(keys)
         self._adopted = np.sort(np.concatenate(adopted))
         self.rows = len(self._adopted)
 
@@ -144,11 +165,12 @@ class StoredLabels:
 def read_store(directory: Path) -> StoredLabels:
     """Read and verify a finished store; raise StoreError naming the shard that is missing or damaged."""
     try:
-        meta = StoreMeta.model_validate_json((directory / "meta.json").read_text(encoding="utf-8"))
+        text = (directory / "meta.json").read_bytes()
     except FileNotFoundError as error:
         raise StoreError(f"{directory}: no meta.json, so labelling never finished; run distill label") from error
-    except (ValidationError, UnicodeDecodeError) as error:
-        raise StoreError(f"{directory}/meta.json is damaged; delete the folder and label again") from error
+    meta = _read_meta(text)
+    if meta is None:
+        raise StoreError(f"{directory}/meta.json is damaged; delete the folder and label again")
     for name, digest in meta.parts.items():
         path = directory / name
         if not path.is_file() or file_digest(path) != digest:
@@ -211,9 +233,20 @@ def _as_keys(ids: Sequence[str]) -> NDArray[np.uint64]:
     return np.fromiter((int(content_id, 16) for content_id in ids), np.uint64, len(ids))
 
 
-def _has_metadata(path: Path, wanted: dict[bytes, bytes]) -> bool:
+def _read_meta(text: bytes) -> StoreMeta | None:
+    """Return what meta.json says; None when it is not as it was written."""
     try:
-        found = pq.read_schema(path).metadata or {}
-    except (pa.ArrowInvalid, OSError):
-        return False
-    return all(found.get(key) == value for key, value in wanted.items())
+        meta = StoreMeta.model_validate_json(text)
+    except ValidationError:
+        return None
+    is_whole = text == meta.spelled().encode() and meta.digest in (None, meta.sealed().digest)
+    return meta if is_whole else None
+
+
+def _stored_keys(path: Path, wanted: pa.Schema) -> NDArray[np.uint64] | None:
+    """Return the ids in a shard; None when it is damaged or its schema, metadata included, is not the `wanted`."""
+    try:
+        table = pq.read_table(path, page_checksum_verification=True)
+        return _as_keys(table["id"].to_pylist()) if table.schema.equals(wanted, check_metadata=True) else None
+    except (pa.ArrowException, OSError, ValueError, TypeError):
+        return None

@@ -153,7 +153,8 @@ def test_one_answer_that_is_no_number_fails_alone(field: str, value: float) -> N
 def test_thresholds_decide_what_a_multi_label_gate_sees() -> None:
     given = replace(_comparison(_little_noise, "multi_label"), int8=sigmoid(DEV - 1.5))
     strict = {gate.name: gate.value for gate in judge_int8(given, SPEC)}
-    lenient = replace(given, thresholds=np.full(4, 0.05, np.float32))
+    low = np.full(4, 0.05, np.float32)
+    lenient = replace(given, fp32_thresholds=low, int8_thresholds=low)
     loose = {gate.name: gate.value for gate in judge_int8(lenient, SPEC)}
     assert strict["quality_drop"] != loose["quality_drop"]
 

@@ -1,0 +1,71 @@
+"""What a server installs and how soon it answers: `pip install .[serve]` in an empty environment, then a cold start."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lines import MeasureError
+from runs import ROOT, environment
+
+RESTARTS = 5
+_TRAINING_PACKAGES = ("torch", "transformers", "datasets")
+_NOT_SOURCE = (".git", ".venv", "runs", "build", "dist", "*.egg-info", "__pycache__", ".*_cache")
+_TEXT = "I still have not received my new card, I ordered over a week ago."
+_FIND_PACKAGES = (
+    "import importlib.util, json, sys; print(json.dumps([n for n in sys.argv[1:] if importlib.util.find_spec(n)]))"
+)
+_COLD_START = """
+import dataclasses, json, pathlib, sys
+from export.bench import cold_start
+print(json.dumps(dataclasses.asdict(cold_start(pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ServeInstall:
+    """Training packages found in the environment (none wanted), and the medians of the cold starts in seconds."""
+
+    training_packages: tuple[str, ...]
+    total_s: float
+    import_s: float
+    load_s: float
+    first_answer_s: float
+    environment_megabytes: float
+
+
+def measure_serve_install(bundle: Path, folder: Path) -> ServeInstall:
+    """Install the `serve` extra into a new environment under `folder` and answer from `bundle` in fresh processes."""
+    source, python = folder / "source", folder / "venv" / "bin" / "python"
+    # pip builds inside the folder it is given, so it gets a copy.
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*_NOT_SOURCE))
+    _run([sys.executable, "-m", "venv", str(folder / "venv")], folder)
+    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    _run([*install, "--constraint", str(ROOT / "constraints.txt"), f"{source}[serve]"], folder)
+    shutil.rmtree(source)
+    ask = [str(python), "-P", "-c"]
+    found = _json([*ask, _FIND_PACKAGES, *_TRAINING_PACKAGES], folder)
+    times = _json([*ask, _COLD_START, str(bundle.resolve()), _TEXT, str(RESTARTS)], folder)
+    return ServeInstall(
+        training_packages=tuple(found),
+        total_s=times["total_s"],
+        import_s=times["import_s"],
+        load_s=times["load_s"],
+        first_answer_s=times["first_answer_s"],
+        environment_megabytes=sum(path.stat().st_size for path in (folder / "venv").rglob("*") if path.is_file()) / 1e6,
+    )
+
+
+def _json(command: list[str], folder: Path) -> Any:
+    return json.loads(_run(command, folder).splitlines()[-1])
+
+
+def _run(command: list[str], folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
+        raise MeasureError(f"{' '.join(command[:4])} ... ended with {done.returncode}: {''.join(last)}")
+    return done.stdout

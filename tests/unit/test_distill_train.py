@@ -1,0 +1,157 @@
+"""Facts about the training stage: what is drafted, what is saved, and what the rival on gold alone sees."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, RobertaConfig
+
+from distill.scores import dev_score
+from distill.spec import TrainSpec
+from distill.train import (
+    TrainInputs,
+    _longest_input,
+    draft_student,
+    read_metrics,
+    recipe_of,
+    train_gold_only,
+    train_student,
+)
+from student.spec import StudentSpec
+from teacher.corpus import read_part
+from teacher.scorer import TextScorer
+from teacher.task import Task
+
+QUICK = TrainSpec(epochs=2, learning_rate=1e-2, head_learning_rate=1e-2)
+
+
+@pytest.fixture
+def inputs(small_corpus: Path, small_labels: Path, small_task: Task) -> TrainInputs:
+    return TrainInputs(small_corpus, small_labels, small_task)
+
+
+def logits_on_dev(directory: Path, corpus: Path) -> np.ndarray:
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    model = AutoModelForSequenceClassification.from_pretrained(directory)
+    return TextScorer(model, tokenizer, tokenizer.model_max_length).logits(
+        [example.text for example in read_part(corpus, "dev")]
+    )
+
+
+def test_the_saved_student_is_a_standard_checkpoint_with_the_tasks_labels(
+    small_student: Path, small_task: Task
+) -> None:
+    config = AutoModelForSequenceClassification.from_pretrained(small_student).config
+    assert [config.id2label[index] for index in range(3)] == list(small_task.labels)
+    assert (config.problem_type, config.num_hidden_layers) == ("single_label_classification", 2)
+    assert not (small_student / "checkpoints").exists()
+
+
+def test_the_dev_score_in_the_metrics_is_that_of_the_saved_student(
+    small_student: Path, small_corpus: Path, small_task: Task
+) -> None:
+    targets = small_task.targets([example.labels or () for example in read_part(small_corpus, "dev")])
+    found = dev_score(small_task.kind)(logits_on_dev(small_student, small_corpus), targets)
+    assert read_metrics(small_student)["dev_score"] == pytest.approx(found)
+    assert found > 0.6
+
+
+def test_the_metrics_count_what_was_trained(small_student: Path, small_corpus: Path) -> None:
+    metrics = read_metrics(small_student)
+    model = AutoModelForSequenceClassification.from_pretrained(small_student)
+    assert metrics["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    assert metrics["rows"] == len(read_part(small_corpus, "pool"))
+    assert metrics["vocabulary"]["after"] == model.config.vocab_size
+    assert metrics["max_tokens"] == AutoTokenizer.from_pretrained(small_student).model_max_length == 16
+    assert metrics["epochs"] == 8
+
+
+def test_the_same_seed_trains_the_same_student(inputs: TrainInputs, small_teacher: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        train_student(inputs, str(small_teacher), small_teacher, StudentSpec(layers=1), QUICK, tmp_path / name)
+    assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
+
+
+def test_a_student_without_an_encoder_to_follow_learns_from_soft_labels_alone(
+    inputs: TrainInputs, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    train_student(inputs, str(tiny_encoder), None, StudentSpec(layers=1), QUICK, tmp_path)
+    assert read_metrics(tmp_path)["dev_score"] is not None
+
+
+def test_a_student_of_another_width_than_its_teacher_can_follow_it(
+    inputs: TrainInputs, small_teacher: Path, tmp_path: Path
+) -> None:
+    narrow = StudentSpec(init="config", layers=1, width=8, heads=2)
+    train_student(inputs, str(small_teacher), small_teacher, narrow, QUICK, tmp_path)
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path).config.hidden_size == 8
+
+
+def test_progress_counts_rows(inputs: TrainInputs, small_teacher: Path, tmp_path: Path) -> None:
+    counts: list[int] = []
+    train_student(
+        replace(inputs, progress=counts.append), str(small_teacher), None, StudentSpec(layers=1), QUICK, tmp_path
+    )
+    assert sum(counts) == 2 * 4 * 32  # 112 rows make four batches
+
+
+def test_the_rival_sees_gold_alone(
+    inputs: TrainInputs, tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distill.train.epochs_for", lambda rows, **reference: 2.0)
+    missing = replace(inputs, labels=tmp_path / "nowhere")
+    train_gold_only(missing, str(tiny_encoder), StudentSpec(layers=1), QUICK, tmp_path)
+    metrics = read_metrics(tmp_path)
+    assert metrics["rows"] == len(read_part(inputs.corpus, "gold"))
+    assert metrics["dev_score"] is not None
+
+
+def test_a_draft_keeps_the_tokens_the_corpus_needs_and_says_what_changed(
+    inputs: TrainInputs, tiny_encoder: Path
+) -> None:
+    texts = [example.text for example in read_part(inputs.corpus, "pool")]
+    trimmed, full = (
+        draft_student(inputs, str(tiny_encoder), StudentSpec(layers=1, vocabulary=kind), texts)
+        for kind in ("trimmed", "full")
+    )
+    assert full.vocabulary == {"before": 220, "after": 220, "changed_corpus": 0, "changed_heldout": 0}
+    assert trimmed.vocabulary["before"] == 220
+    assert trimmed.model.config.vocab_size == trimmed.vocabulary["after"] == len(trimmed.tokenizer)
+    assert trimmed.tokenizer(texts[0])["input_ids"][0] == trimmed.tokenizer.cls_token_id
+
+
+def test_the_length_asked_for_is_cut_at_what_the_encoder_takes(inputs: TrainInputs, tiny_encoder: Path) -> None:
+    for asked, given in ((24, 24), (512, 64), (None, 16)):
+        draft = draft_student(inputs, str(tiny_encoder), StudentSpec(layers=1, max_tokens=asked), ["my parcel is late"])
+        assert draft.max_tokens == draft.tokenizer.model_max_length == given
+
+
+def test_roberta_takes_fewer_tokens_than_it_has_positions(tiny_encoder: Path, tmp_path: Path) -> None:
+    RobertaConfig(vocab_size=40, max_position_embeddings=34, pad_token_id=1).save_pretrained(tmp_path)
+    assert _longest_input(str(tmp_path), AutoTokenizer.from_pretrained(tiny_encoder)) == 32
+
+
+def test_the_recipe_is_the_section_and_epochs_follow_the_rows() -> None:
+    train = TrainSpec(loss="kl", learning_rate=0.01, head_learning_rate=0.02, batch_size=8, patience=3, bf16=False)
+    recipe = recipe_of(train, 8_600, 7)
+    assert (recipe.epochs, recipe.seed) == (20, 7)
+    assert (recipe.learning_rate, recipe.head_learning_rate, recipe.batch_size) == (0.01, 0.02, 8)
+    assert (recipe.patience, recipe.bf16) == (3, False)
+    assert recipe_of(train, 1_000_000, 0).epochs < 3 < recipe_of(train, 100, 0).epochs
+    assert recipe_of(train.model_copy(update={"epochs": 1.5}), 100, 0).epochs == 1.5
+
+
+def test_metrics_are_plain_json(small_student: Path) -> None:
+    text = (small_student / "metrics.json").read_text(encoding="utf-8")
+    assert json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON")) == read_metrics(
+        small_student
+    )
+
+
+def test_no_weight_of_a_trained_student_is_broken(small_student: Path) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(small_student)
+    assert all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())

@@ -1,0 +1,70 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from distill.spec import TrainSpec, TuneSpec
+from distill.train import TrainInputs, read_metrics
+from distill.tune import tune_student
+from teacher.task import Task
+
+
+@pytest.fixture
+def inputs(small_corpus: Path, small_labels: Path, small_task: Task) -> TrainInputs:
+    return TrainInputs(small_corpus, small_labels, small_task)
+
+
+def student_scored(source: Path, target: Path, score: float) -> Path:
+    """Copy a student and claim that it scored `score` on dev."""
+    copied = Path(shutil.copytree(source, target))
+    metrics = json.loads((copied / "metrics.json").read_text())
+    (copied / "metrics.json").write_text(json.dumps(metrics | {"dev_score": score}))
+    return copied
+
+
+def tuned(inputs: TrainInputs, student: Path, tune: TuneSpec | None, directory: Path) -> dict[str, object]:
+    directory.mkdir()
+    tune_student(inputs, student, TrainSpec(), tune, directory)
+    return read_metrics(directory)
+
+
+def test_a_tuned_student_that_scores_higher_on_dev_is_kept(
+    inputs: TrainInputs, small_student: Path, tmp_path: Path
+) -> None:
+    student = student_scored(small_student, tmp_path / "student", 0.1)
+    metrics = tuned(inputs, student, TuneSpec(epochs=2, learning_rate=1e-3), tmp_path / "tuned")
+    assert (metrics["kept"], metrics["dev_score_untuned"]) == ("tuned", 0.1)
+    assert metrics["dev_score"] == metrics["dev_score_tuned"]
+    assert _weights(tmp_path / "tuned") != _weights(student)
+
+
+def test_a_tuned_student_that_is_no_better_is_thrown_away(
+    inputs: TrainInputs, small_student: Path, tmp_path: Path
+) -> None:
+    student = student_scored(small_student, tmp_path / "student", 1.0)
+    metrics = tuned(inputs, student, TuneSpec(epochs=2, learning_rate=1e-3), tmp_path / "tuned")
+    assert (metrics["kept"], metrics["dev_score"]) == ("untuned", 1.0)
+    assert metrics["dev_score_tuned"] is not None
+    assert _weights(tmp_path / "tuned") == _weights(student)
+
+
+def test_tuning_that_ruins_the_student_changes_nothing(
+    inputs: TrainInputs, small_student: Path, tmp_path: Path
+) -> None:
+    metrics = tuned(inputs, small_student, TuneSpec(epochs=2, learning_rate=0.9), tmp_path / "tuned")
+    assert metrics["kept"] == "untuned"
+    assert _weights(tmp_path / "tuned") == _weights(small_student)
+
+
+def test_without_a_tune_section_the_student_goes_on_as_it_is(
+    inputs: TrainInputs, small_student: Path, tmp_path: Path
+) -> None:
+    metrics = tuned(inputs, small_student, None, tmp_path / "tuned")
+    assert (metrics["kept"], metrics["dev_score_tuned"], metrics["log"]) == ("untuned", None, [])
+    assert _weights(tmp_path / "tuned") == _weights(small_student)
+    assert metrics["max_tokens"] == read_metrics(small_student)["max_tokens"]
+
+
+def _weights(directory: Path) -> bytes:
+    return (directory / "model.safetensors").read_bytes()

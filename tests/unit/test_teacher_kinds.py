@@ -1,0 +1,98 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distill.scores import dev_score
+from teacher.base import TeacherCard, read_card
+from teacher.corpus import read_part
+from teacher.encoder import Gold
+from teacher.errors import LabelMismatchError, TeacherError
+from teacher.kinds import fit_teacher, load_teacher, warm_start_source
+from teacher.spec import CommitteeSpec, EncoderSpec, PrototypesSpec
+from teacher.task import Task, TaskKind
+
+TEXTS = ["my parcel is late again", "this dress runs large"]
+
+
+@pytest.fixture
+def gold(small_corpus: Path, small_task: Task) -> Gold:
+    parts = read_part(small_corpus, "gold"), read_part(small_corpus, "dev")
+    return Gold(small_task, *parts, dev_score(small_task.kind))
+
+
+def card(kind: str, directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    TeacherCard(kind=kind, task_kind=TaskKind.SINGLE_LABEL, labels=["a", "b"], fingerprint="f", temperature=1.0).write(
+        directory
+    )
+
+
+def test_a_committee_is_fitted_with_its_members_and_answers_again_when_loaded(
+    tiny_encoder: Path, tiny_classifier: Path, gold: Gold, tmp_path: Path
+) -> None:
+    members = [
+        PrototypesSpec(model=str(tiny_encoder), max_tokens=32),
+        EncoderSpec(model=str(tiny_classifier), trained=True, max_tokens=32),
+    ]
+    fit_teacher(CommitteeSpec(members=members), gold, tmp_path / "teacher")
+    teacher = load_teacher(tmp_path / "teacher")
+    answers = teacher.label(TEXTS).probs
+    np.testing.assert_allclose(answers.sum(axis=1), 1, rtol=1e-5)
+    weights = np.array(read_card(tmp_path / "teacher").details["weights"])
+    assert (weights[0] > weights[1]).all()  # the classifier was never trained
+    assert teacher.parameters == sum(
+        load_teacher(tmp_path / "teacher" / f"member-{position}").parameters for position in range(2)
+    )
+    assert warm_start_source(tmp_path / "teacher") == tmp_path / "teacher" / "member-1"
+
+
+def test_a_member_with_other_labels_is_refused(tiny_classifier: Path, small_corpus: Path, tmp_path: Path) -> None:
+    task = Task(TaskKind.SINGLE_LABEL, ("delivery", "payment", "size", "colour"))
+    parts = read_part(small_corpus, "gold"), read_part(small_corpus, "dev")
+    member = EncoderSpec(model=str(tiny_classifier), trained=True)
+    with pytest.raises(LabelMismatchError, match="only in what is wanted: 'colour'"):
+        fit_teacher(CommitteeSpec(members=[member, member]), Gold(task, *parts, dev_score(task.kind)), tmp_path)
+
+
+def test_members_keep_their_order_beyond_ten(tmp_path: Path) -> None:
+    card("committee", tmp_path)
+    for position in range(12):
+        card("encoder" if position in (2, 10) else "prototypes", tmp_path / f"member-{position}")
+    assert warm_start_source(tmp_path) == tmp_path / "member-2"
+
+
+def test_an_encoder_is_its_own_warm_start(small_teacher: Path) -> None:
+    assert warm_start_source(small_teacher) == small_teacher
+
+
+def test_an_encoder_inside_a_nested_committee_is_found(tmp_path: Path) -> None:
+    card("committee", tmp_path)
+    card("prototypes", tmp_path / "member-0")
+    card("committee", tmp_path / "member-1")
+    card("encoder", tmp_path / "member-1" / "member-0")
+    card("prototypes", tmp_path / "member-1" / "member-1")
+    assert warm_start_source(tmp_path) == tmp_path / "member-1" / "member-0"
+
+
+def test_a_committee_without_an_encoder_gives_no_warm_start(tmp_path: Path) -> None:
+    card("committee", tmp_path)
+    card("prototypes", tmp_path / "member-0")
+    assert warm_start_source(tmp_path) is None
+
+
+def test_an_unfinished_teacher_is_refused_with_the_command_to_run(tmp_path: Path) -> None:
+    with pytest.raises(TeacherError, match=r"holds no fitted teacher.*distill label"):
+        load_teacher(tmp_path)
+
+
+def test_an_unknown_kind_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    card("oracle", tmp_path)
+    with pytest.raises(TeacherError, match="'oracle'; known are encoder, prototypes, committee"):
+        load_teacher(tmp_path)
+
+
+def test_a_damaged_card_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "teacher.json").write_text('{"kind": "enco')
+    with pytest.raises(TeacherError, match="holds no fitted teacher"):
+        load_teacher(tmp_path)
