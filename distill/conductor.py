@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from distill.config import Config, LoadedConfig, resolve_model
+from distill.config import Config, LoadedConfig, resolve_model, student_source
 from distill.progress import Reporter
 from distill.stages import (
     StageStatus,
@@ -131,13 +131,8 @@ class Conductor:
         return spec.model_copy(update={"model": resolve_model(spec.model, self.base)})
 
     def untuned_source(self) -> str:
-        """Return the checkpoint a student starts from when no teacher is involved."""
-        if self.config.student.init not in ("teacher", "config"):
-            return resolve_model(self.config.student.init, self.base)
-        spec = self.config.teacher
-        while isinstance(spec, CommitteeSpec):
-            spec = spec.members[0]
-        return resolve_model(spec.model, self.base)
+        """Return the checkpoint a student starts from when no fitted teacher is involved."""
+        return student_source(self.config, self.base)
 
     def student_source(self) -> str:
         """Return the checkpoint whose layers or shape the student takes."""

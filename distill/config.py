@@ -106,15 +106,45 @@ def resolve_model(name: str, base: Path) -> str:
 
 
 def check_models(config: Config, base: Path) -> None:
-    """Raise one ConfigError that lists every model of the config that cannot be opened; load none of them."""
+    """Raise one ConfigError that lists every model of the config that cannot be opened; load none of them.
+
+    Layers that the student is to copy from a folder at hand must be there too.
+    """
     problems = []
     for path, name in _model_names(config):
         try:
             resolve_model(name, base)
         except ConfigError as error:
             problems.append(Problem("", path, str(error)))
+    if not problems and (lacking := _missing_layers(config, base)):
+        problems.append(Problem("", ("student", "layers"), lacking))
     if problems:
         raise _config_error(problems)
+
+
+def student_source(config: Config, base: Path) -> str:
+    """Return the checkpoint that shapes a student when no fitted teacher does, as `from_pretrained` takes it."""
+    if config.student.init not in ("teacher", "config"):
+        return resolve_model(config.student.init, base)
+    spec = config.teacher
+    while isinstance(spec, CommitteeSpec):
+        spec = spec.members[0]
+    return resolve_model(spec.model, base)
+
+
+def _missing_layers(config: Config, base: Path) -> str | None:
+    layers, shape = config.student.layers, Path(student_source(config, base)) / "config.json"
+    if config.student.init == "config" or not shape.is_file():
+        return None
+    try:
+        found = json.loads(shape.read_text(encoding="utf-8"))
+    except ValueError:
+        return f"{shape} is no JSON; save the model again"
+    there = found.get("num_hidden_layers") or found.get("n_layers")
+    wanted = layers if isinstance(layers, int) else max(layers) + 1
+    if there is None or wanted <= there:
+        return None
+    return f"found {layers}, but {shape.parent} has {there} layers to copy; wanted at most {there}, counted from 0"
 
 
 def _read_text(path: Path) -> str:

@@ -28,7 +28,7 @@ from teacher.processes import is_first_process, wait_for_all
 from teacher.scorer import TextScorer, check_vocabulary
 from teacher.soft_labels import SoftLabels
 from teacher.spec import EncoderSpec
-from teacher.task import Task, TaskKind, align_labels
+from teacher.task import PROBLEM_TYPES, Task, TaskKind, align_labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +131,11 @@ def align_columns(model: PreTrainedModel | PooledClassifier, task: Task) -> NDAr
     """Return which output column of `model` answers each label of `task`; names decide, never positions."""
     if isinstance(model, PooledClassifier):  # made here, in the order of the task
         return np.arange(len(task.labels))
+    found_type, wanted_type = model.config.problem_type, PROBLEM_TYPES[task.kind]
+    if found_type not in (None, wanted_type):
+        raise LabelMismatchError(
+            f"the model was trained for {found_type}, the task wants {wanted_type}; change task.kind or the model"
+        )
     found = [str(model.config.id2label[index]) for index in range(model.config.num_labels)]
     try:
         order = align_labels(np.arange(len(found), dtype=np.float32)[None, :], found, task.labels)

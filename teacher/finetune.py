@@ -32,6 +32,7 @@ from teacher.task import TaskKind
 Score = Callable[[NDArray[np.float32], NDArray[np.float32]], float]  # (logits, targets) of dev -> quality
 Objective = Callable[[torch.Tensor, Mapping[str, torch.Tensor]], torch.Tensor]  # (logits, batch) -> loss
 _TOKENIZE_ROWS = 10_000
+_DDP_TIMEOUT_SECONDS = 7 * 24 * 3600  # one process may label for hours while the others wait
 _MOST_JUDGEMENTS = 10  # looks at dev in one run; each also saves a checkpoint
 
 
@@ -289,6 +290,7 @@ def _arguments(recipe: Recipe, run: Run) -> TrainingArguments:
         disable_tqdm=True,
         logging_strategy="epoch",
         report_to=list(recipe.report_to) or "none",
+        ddp_timeout=_DDP_TIMEOUT_SECONDS,
         dataloader_pin_memory=not on_cpu,
     )
 

@@ -1,6 +1,7 @@
 """Which process of a distributed run this is; loads torch only when there is more than one."""
 
 import os
+from datetime import timedelta
 
 
 def process_count() -> int:
@@ -18,7 +19,8 @@ def wait_for_all() -> None:
     if process_count() > 1:
         from accelerate import PartialState
 
-        PartialState(cpu=_on_cpu()).wait_for_everyone()
+        # The first process may label for hours while the others wait here.
+        PartialState(cpu=_on_cpu(), timeout=timedelta(days=7)).wait_for_everyone()
 
 
 def _on_cpu() -> bool:
