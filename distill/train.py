@@ -18,12 +18,13 @@ from distill.losses import distillation_objective
 from distill.scores import dev_score
 from distill.spec import TrainSpec
 from distill.trainer import DistillationTrainer
-from student.model import Head, build_student, parameter_count
+from student.model import Head, adopt_head, build_student, parameter_count
 from student.spec import StudentSpec
 from student.vocabulary import changed_splits, prove_unchanged, trim_vocabulary
 from teacher.corpus import read_part
 from teacher.encoder import load_embedder
-from teacher.finetune import FineTuner, Recipe, Run, epochs_for
+from teacher.finetune import FineTuner, Recipe, Run, epochs_for, gold_epochs
+from teacher.kinds import linear_head
 from teacher.processes import is_first_process, wait_for_all
 from teacher.task import PROBLEM_TYPES, Task
 
@@ -62,6 +63,8 @@ def train_student(
     """
     transfer = read_transfer(inputs.corpus, inputs.labels, inputs.task, "pool")
     draft = draft_student(inputs, source, student, transfer.texts)
+    if student.init == "teacher" and (head := linear_head(Path(source))) is not None:
+        adopt_head(draft.model, *head)
     hidden_weight = _HIDDEN_WEIGHT if train.hidden_weight is None else train.hidden_weight
     if hidden_weight and embedder is not None:
         embeddings = load_embedder(str(embedder), draft.max_tokens).logits(transfer.texts)
@@ -83,7 +86,7 @@ def train_gold_only(inputs: TrainInputs, source: str, student: StudentSpec, trai
     targets = inputs.task.targets([example.labels or () for example in gold])
     transfer = Transfer([example.text for example in gold], targets, targets, np.ones(len(gold), bool))
     run = _run(inputs, draft, transfer, directory, train.model_copy(update={"gold_weight": 1.0}))
-    epochs = epochs_for(len(rows), reference_rows=10_000, reference_epochs=6, power=0.46)
+    epochs = gold_epochs(len(rows))
     recipe = Recipe(epochs, 2e-4, 2e-3, seed=inputs.seed)
     log = FineTuner(draft.model, recipe, run).fit()
     save_student(draft, log, directory, {"rows": len(rows), "epochs": epochs})
@@ -136,9 +139,8 @@ def save_student(draft: Draft, log: list[dict[str, float]], directory: Path, fac
     if is_first_process():
         draft.model.save_pretrained(directory)
         draft.tokenizer.save_pretrained(directory)
-        scores = [entry["eval_score"] for entry in log if "eval_score" in entry]
         metrics = {
-            "dev_score": max(scores, default=None),
+            "dev_score": last_score(log),
             "parameters": parameter_count(draft.model),
             "max_tokens": draft.max_tokens,
             "vocabulary": draft.vocabulary,
@@ -148,6 +150,11 @@ def save_student(draft: Draft, log: list[dict[str, float]], directory: Path, fac
         (directory / METRICS).write_text(json.dumps(metrics, indent=2), encoding="utf-8")
         shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
     wait_for_all()
+
+
+def last_score(log: list[dict[str, float]]) -> float | None:
+    """Return the dev score of the model a run ended with."""
+    return next((entry["eval_score"] for entry in reversed(log) if "eval_score" in entry), None)
 
 
 def read_metrics(directory: Path) -> dict[str, Any]:

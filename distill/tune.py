@@ -9,7 +9,7 @@ from distill.data import labelled_rows, read_transfer
 from distill.losses import distillation_objective
 from distill.scores import dev_score
 from distill.spec import TrainSpec, TuneSpec
-from distill.train import CHECKPOINTS, Draft, TrainInputs, read_metrics, save_student
+from distill.train import CHECKPOINTS, Draft, TrainInputs, last_score, read_metrics, save_student
 from distill.trainer import DistillationTrainer
 from teacher.corpus import read_part
 from teacher.finetune import Recipe, Run
@@ -27,7 +27,7 @@ def tune_student(inputs: TrainInputs, student: Path, train: TrainSpec, tune: Tun
     log: list[dict[str, float]] = []
     if tune is not None:
         log = _tune(inputs, draft, train, tune, directory / CHECKPOINTS)
-    tuned = max((entry["eval_score"] for entry in log if "eval_score" in entry), default=None)
+    tuned = last_score(log)
     keeps_tuned = tuned is not None and tuned > before["dev_score"]
     if not keeps_tuned:
         draft = replace(draft, model=AutoModelForSequenceClassification.from_pretrained(student))

@@ -37,6 +37,7 @@ Nanoseconds = NDArray[np.int64]  # (repeats, texts)
 
 # The fewest samples of which, with 99 % confidence, two or more lie above the percentile.
 SAMPLES_NEEDED = {50.0: 1, 90.0: 64, 99.0: 662, 99.9: 6636}
+_BLOCK_TEXTS = 20
 _CURVE_PERCENTS = (1, 5, 10, 25, 50, 75, 90, 95, 98, 99, 99.5, 99.9)
 _COLD_START_TIMEOUT_SECONDS = 120
 
@@ -95,8 +96,10 @@ def measure_interleaved(
 ) -> dict[str, Nanoseconds]:
     """Time every contender on every text and return nanoseconds (repeats, texts) by name.
 
-    All contenders answer a text one after the other, in an order drawn anew each time, so that a change of
-    clock speed or load hits all alike. Naming one callable twice gives the A/A control for `paired_ratio`.
+    The contenders take turns, a block of texts at a time and in an order drawn anew for each block, so that a change
+    of clock speed or load hits all alike. A turn opens with one untimed answer: in service a model has the cache to
+    itself, and does not find what another one left there. Naming one callable twice gives the A/A control for
+    `paired_ratio`.
     The first `warmup` texts are answered untimed. Raises ExportError when there is nothing to measure.
     """
     if not contenders or not texts or repeats < 1:
@@ -111,13 +114,15 @@ def measure_interleaved(
     shuffler = random.Random(seed)
     order = list(contenders)
     for repeat in range(repeats):
-        for index, text in enumerate(texts):
+        for start in range(0, len(texts), _BLOCK_TEXTS):
             shuffler.shuffle(order)
             for name in order:
                 answer = contenders[name]
-                started = time.perf_counter_ns()
-                answer(text)
-                samples[name][repeat, index] = time.perf_counter_ns() - started
+                answer(texts[start])
+                for index, text in enumerate(texts[start : start + _BLOCK_TEXTS], start):
+                    started = time.perf_counter_ns()
+                    answer(text)
+                    samples[name][repeat, index] = time.perf_counter_ns() - started
     return samples
 
 

@@ -30,6 +30,9 @@ _DROPOUTS = {
 _TOKEN_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
 
 
+_POOLER_SCALE = 0.1
+
+
 @dataclass(frozen=True, slots=True)
 class Head:
     """What the student answers: labels in order and the problem type Hugging Face knows them by."""
@@ -60,6 +63,27 @@ def build_student(
             weights |= _answer_weights(student)
         _load_weights(student, weights, chosen)
     return student
+
+
+def adopt_head(student: PreTrainedModel, weight: torch.Tensor, bias: torch.Tensor) -> bool:
+    """Let a fresh `student` begin as the linear head `weight` (C, hidden), `bias` (C,) on its last hidden state.
+
+    The tanh pooler of BERT starts as a small multiple of the identity, where tanh is all but linear, and the
+    classifier undoes the factor. Returns False, changing nothing, for a student without such a pooler or of
+    another width.
+    """
+    pooler = getattr(getattr(student.base_model, "pooler", None), "dense", None)
+    classifier = getattr(student, "classifier", None)
+    if not (isinstance(pooler, torch.nn.Linear) and isinstance(classifier, torch.nn.Linear)):
+        return False
+    if classifier.weight.shape != weight.shape or pooler.in_features != pooler.out_features:
+        return False
+    with torch.no_grad():
+        pooler.weight.copy_(_POOLER_SCALE * torch.eye(len(pooler.weight)))
+        pooler.bias.zero_()
+        classifier.weight.copy_(weight / _POOLER_SCALE)
+        classifier.bias.copy_(bias)
+    return True
 
 
 def choose_layers(layers: int | Sequence[int], available: int, *, copies: bool = True) -> list[int]:

@@ -22,7 +22,7 @@ from teacher.calibrate import fit_temperature
 from teacher.errors import LabelMismatchError, TeacherError
 from teacher.example import Example, content_id
 from teacher.files import file_digest
-from teacher.finetune import FineTuner, Recipe, Run, Score, TokenRows, epochs_for, hard_label_objective
+from teacher.finetune import FineTuner, Recipe, Run, Score, TokenRows, gold_epochs, hard_label_objective
 from teacher.pooled import HEAD, PooledClassifier, PooledEncoder, load_encoder, load_pooled
 from teacher.processes import is_first_process, wait_for_all
 from teacher.scorer import TextScorer, check_vocabulary
@@ -156,7 +156,7 @@ def _fine_tuned(
 ) -> PooledClassifier:
     model = PooledClassifier(load_encoder(spec.model), len(gold.task.labels))
     check_vocabulary(model, tokenizer)
-    epochs = spec.epochs or epochs_for(len(gold.train), reference_rows=10_000, reference_epochs=5, power=0.46)
+    epochs = spec.epochs or gold_epochs(len(gold.train))
     recipe = Recipe(epochs, spec.learning_rate, spec.head_learning_rate, spec.batch_size, seed=gold.seed)
     rows = [
         TokenRows(tokenizer, [example.text for example in part], spec.max_tokens, targets=gold.targets(part))

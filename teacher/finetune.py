@@ -1,8 +1,8 @@
 """One way to train a sequence classifier, for teachers on gold and for students on soft labels alike.
 
-`FineTuner` is a `transformers.Trainer` with length-bucketed batches, an own learning rate for the head, a dev
-score that picks the checkpoint, and a stop at the first loss that is not a number. It does not know where
-targets come from; an objective maps logits and the batch to the loss.
+`FineTuner` is a `transformers.Trainer` with length-bucketed batches, an own learning rate for the head, looks at dev,
+and a stop at the first loss that is not a number. It does not know where targets come from; an objective maps logits
+and the batch to the loss.
 """
 
 import json
@@ -122,7 +122,10 @@ class Run:
 
 
 class FineTuner(Trainer):  # type: ignore[misc]
-    """Train `model` on `run.train`; with `run.dev`, end with the checkpoint that scored best there.
+    """Train `model` on `run.train` to the end of the schedule, where the learning rate is 0 and the model settles.
+
+    With `recipe.patience` it stops after so many looks at dev without a gain and ends with the checkpoint that scored
+    best there; without, a few hundred dev rows would pick a lucky checkpoint from the middle of the schedule.
 
     Examples carry `input_ids`, whatever the objective reads, and on dev `targets` (C,) to score against.
     """
@@ -133,8 +136,8 @@ class FineTuner(Trainer):  # type: ignore[misc]
         self._recipe = recipe
         self.forward_options: dict[str, bool] = {}
         callbacks: list[TrainerCallback] = [_ProgressCallback(run.progress, recipe.batch_size)]
-        if recipe.patience is not None and run.dev is not None:
-            callbacks.append(EarlyStoppingCallback(recipe.patience))
+        if _picks_best(recipe, run):
+            callbacks.append(EarlyStoppingCallback(recipe.patience or 1))
         super().__init__(
             model=model,
             args=_arguments(recipe, run),
@@ -148,8 +151,13 @@ class FineTuner(Trainer):  # type: ignore[misc]
             self._drop_callback(name)
 
     def fit(self) -> list[dict[str, float]]:
-        """Train, going on from an earlier checkpoint when there is one, and return the log of the run."""
+        """Train, going on from an earlier checkpoint when there is one, and return the log of the run.
+
+        Its last `eval_score` belongs to the model that training ended with.
+        """
         self.train(resume_from_checkpoint=last_whole_checkpoint(self._run.directory))
+        if self._run.dev is not None:
+            self.evaluate()
         wait_for_all()  # whoever is first removes the checkpoints, which the others may still be reading
         return list(self.state.log_history)
 
@@ -242,6 +250,11 @@ def epochs_for(rows: int, *, reference_rows: int, reference_epochs: float, power
     return float(max(2, round(seen / max(rows, 1))))
 
 
+def gold_epochs(rows: int) -> float:
+    """Return the epochs of a classifier that trains on `rows` gold rows: 5 at 10,000, 16 at 770, 25 at most."""
+    return min(epochs_for(rows, reference_rows=10_000, reference_epochs=5, power=0.46), 25.0)
+
+
 def _single_label_objective(logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(logits, batch["targets"])
 
@@ -282,9 +295,9 @@ def _arguments(recipe: Recipe, run: Run) -> TrainingArguments:
         save_strategy="steps",
         save_steps=every,
         save_total_limit=1,
-        load_best_model_at_end=run.dev is not None,
-        metric_for_best_model="score" if run.dev is not None else None,
-        greater_is_better=True if run.dev is not None else None,
+        load_best_model_at_end=_picks_best(recipe, run),
+        metric_for_best_model="score" if _picks_best(recipe, run) else None,
+        greater_is_better=True if _picks_best(recipe, run) else None,
         label_names=["targets"],
         remove_unused_columns=False,
         disable_tqdm=True,
@@ -293,6 +306,10 @@ def _arguments(recipe: Recipe, run: Run) -> TrainingArguments:
         ddp_timeout=_DDP_TIMEOUT_SECONDS,
         dataloader_pin_memory=not on_cpu,
     )
+
+
+def _picks_best(recipe: Recipe, run: Run) -> bool:
+    return recipe.patience is not None and run.dev is not None
 
 
 def _is_json(path: Path) -> bool:

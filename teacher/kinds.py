@@ -3,10 +3,14 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+from safetensors.torch import load_file
+
 from teacher.base import Teacher, read_card
 from teacher.committee import CommitteeTeacher, fit_committee, member_directory
 from teacher.encoder import EncoderTeacher, Gold, fit_encoder
 from teacher.errors import TeacherError
+from teacher.pooled import HEAD
 from teacher.processes import is_first_process, wait_for_all
 from teacher.prototypes import fit_prototypes
 from teacher.spec import CommitteeSpec, EncoderSpec, PrototypesSpec, TeacherSpec
@@ -44,6 +48,15 @@ def warm_start_source(directory: Path) -> Path | None:
         if found is not None and read_card(found).kind == "encoder":
             return found
     return None
+
+
+def linear_head(directory: Path) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return weight (C, hidden) and bias (C,) with which the encoder in `directory` answers from its mean-pooled
+    state, over its temperature; None when it answers in another way."""
+    if not (directory / HEAD).is_file() or (card := read_card(directory)).kind != "encoder":
+        return None
+    head = load_file(directory / HEAD)
+    return head["weight"] / card.temperature, head["bias"] / card.temperature
 
 
 def _fit_members(spec: CommitteeSpec, gold: Gold, directory: Path) -> None:

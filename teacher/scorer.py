@@ -47,14 +47,31 @@ class TextScorer:
 
     def _run(self, rows: TokenRows, wanted: NDArray[np.intp], bf16: bool) -> NDArray[np.float32]:
         device = next(self.model.parameters()).device
-        order = np.argsort(rows.lengths[wanted], kind="stable")
+        lengths = np.minimum(round_up(rows.lengths[wanted]), self.max_tokens)
+        cuts = batches(np.argsort(lengths, kind="stable"), lengths)
         scores = np.empty((len(wanted), self.model.num_labels), np.float32)
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            for chosen in batches(order, rows.lengths[wanted]):
-                batch = pad([rows.tokens(row) for row in wanted[chosen]], self.tokenizer.pad_token_id or 0)
+            for chosen in cuts:
+                tokens = [rows.tokens(row) for row in wanted[chosen]]
+                # A few texts at once are answered in their own shape, as fast as can be.
+                batch = self._pad(tokens, int(lengths[chosen[-1]]) if len(cuts) > 1 else None)
                 answer = self.model(**{name: array.to(device) for name, array in batch.items()})
-                scores[chosen] = answer["logits"].float().cpu().numpy()
+                scores[chosen] = answer["logits"][: len(chosen)].float().cpu().numpy()
         return scores
+
+    def _pad(self, tokens: list[NDArray[np.int32]], length: int | None) -> dict[str, torch.Tensor]:
+        """Return a batch of the one shape that all batches of `length` have; None: of the shape of `tokens`."""
+        padding = self.tokenizer.pad_token_id or 0
+        if length is None:
+            return pad(tokens, padding)
+        # bf16 kernels are compiled for each new shape and kept for ever, some 4 MB a shape.
+        missing = TOKENS_PER_BATCH // length - len(tokens)
+        batch = pad(tokens + tokens[-1:] * missing, padding)
+        width = (0, length - batch["input_ids"].shape[1])
+        return {
+            "input_ids": torch.nn.functional.pad(batch["input_ids"], width, value=padding),
+            "attention_mask": torch.nn.functional.pad(batch["attention_mask"], width),
+        }
 
 
 def check_vocabulary(model: PreTrainedModel | PooledEncoder, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -67,6 +84,12 @@ def check_vocabulary(model: PreTrainedModel | PooledEncoder, tokenizer: PreTrain
             f"the tokenizer does not belong to the model: it makes token ids up to {highest}, but the model embeds "
             f"only {rows} tokens; use the tokenizer that the model was trained with"
         )
+
+
+def round_up(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return `lengths` rounded up to one of eight values between each power of two and the next, at least even."""
+    steps = np.maximum(2 ** np.floor(np.log2(np.maximum(lengths, 1))).astype(np.int64) // 8, 2)
+    return -(-lengths // steps) * steps
 
 
 def batches(order: NDArray[np.intp], lengths: NDArray[np.int64]) -> list[NDArray[np.intp]]:

@@ -104,7 +104,7 @@ def test_a_damaged_int8_file_fails_its_gates_and_fp32_ships_with_a_report(
         coverage = quantize(source, target)
         model = onnx.load(target)
         bias = next(weight for weight in model.graph.initializer if weight.name == "classifier.bias")
-        bias.CopyFrom(onnx.numpy_helper.from_array(np.array([9, 0, 0], np.float32), bias.name))
+        bias.CopyFrom(onnx.numpy_helper.from_array(np.array([1e3, 0, 0], np.float32), bias.name))
         onnx.save(model, target)
         return coverage
 

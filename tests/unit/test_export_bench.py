@@ -26,20 +26,21 @@ def test_every_contender_answers_every_text_in_every_repeat() -> None:
     asked: dict[str, list[str]] = {"a": [], "b": []}
     contenders = {name: asked[name].append for name in asked}
     samples = measure_interleaved(contenders, ["x", "y", "z"], repeats=2, warmup=1, seed=0)
-    assert asked["a"] == asked["b"] == ["x", *2 * ["x", "y", "z"]]
+    assert asked["a"] == asked["b"] == ["x", *2 * ["x", "x", "y", "z"]]  # warm-up, then turns that open untimed
     assert {name: times.shape for name, times in samples.items()} == {"a": (2, 3), "b": (2, 3)}
     assert all((times > 0).all() for times in samples.values())
 
 
-def test_the_order_of_contenders_changes_from_text_to_text_and_repeats_with_the_seed() -> None:
+def test_contenders_take_turns_by_blocks_in_an_order_that_changes_and_repeats_with_the_seed() -> None:
     def order(seed: int) -> list[str]:
         calls: list[str] = []
         contenders = {name: lambda _, name=name: calls.append(name) for name in "ab"}
-        measure_interleaved(contenders, [str(index) for index in range(32)], repeats=1, warmup=0, seed=seed)
+        measure_interleaved(contenders, [str(index) for index in range(320)], repeats=1, warmup=0, seed=seed)
         return calls
 
-    firsts = order(1)[::2]
-    assert {"a", "b"} == set(firsts)
+    calls, turn = order(1), 20 + 1
+    assert {"a", "b"} == set(calls[:: 2 * turn])
+    assert all(len(set(calls[start : start + turn])) == 1 for start in range(0, len(calls), turn))
     assert order(1) == order(1) != order(2)
 
 

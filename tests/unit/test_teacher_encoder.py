@@ -41,6 +41,7 @@ def classifier(source: Path, target: Path, names: Mapping[int, str], rows: list[
         model.classifier = kept
     model.config.id2label = dict(names)
     model.config.label2id = {name: index for index, name in names.items()}
+    model.config.problem_type = None
     model.save_pretrained(target)
     AutoTokenizer.from_pretrained(source).save_pretrained(target)
     return target
@@ -186,6 +187,15 @@ def test_an_embedder_gives_the_unit_length_mean_of_the_encoders_states(small_tea
 def test_a_folder_without_a_tokenizer_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match=f"cannot load the tokenizer of {tmp_path}"):
         load_tokenizer(tmp_path)
+
+
+def test_a_classifier_trained_for_another_kind_of_task_is_refused(
+    tiny_classifier: Path, multi_corpus: Path, multi_task: Task, tmp_path: Path
+) -> None:
+    dev = read_part(multi_corpus, "dev")
+    gold = Gold(multi_task, read_part(multi_corpus, "gold"), dev, dev_score(TaskKind.MULTI_LABEL))
+    with pytest.raises(LabelMismatchError, match="trained for single_label_classification"):
+        fit_encoder(EncoderSpec(model=str(tiny_classifier), trained=True, max_tokens=32), gold, tmp_path)
 
 
 def test_a_multi_label_teacher_answers_with_independent_probabilities(

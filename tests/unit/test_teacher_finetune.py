@@ -138,12 +138,19 @@ def test_training_learns_a_task_that_words_decide(model: PooledClassifier, run: 
     assert max(entry["eval_score"] for entry in log if "eval_score" in entry) > 0.9
 
 
-def test_the_checkpoint_that_dev_liked_best_is_the_result(model: PooledClassifier, run: Run) -> None:
-    score, seen = script([0.1, 0.9, 0.2, 0.3], lambda: weights(model))
-    FineTuner(model, RECIPE, replace(run, score=score)).fit()
-    assert len(seen) == 4
+def test_with_patience_the_checkpoint_that_dev_liked_best_is_the_result(model: PooledClassifier, run: Run) -> None:
+    score, seen = script([0.1, 0.9, 0.2, 0.3, 0.9], lambda: weights(model))
+    FineTuner(model, replace(RECIPE, patience=9), replace(run, score=score)).fit()
+    assert len(seen) == 5
     assert are_equal(weights(model), seen[1])
     assert not are_equal(seen[1], seen[3])
+
+
+def test_without_patience_the_end_of_the_schedule_is_the_result(model: PooledClassifier, run: Run) -> None:
+    score, seen = script([0.1, 0.9, 0.2, 0.3, 0.4], lambda: weights(model))
+    log = FineTuner(model, RECIPE, replace(run, score=score)).fit()
+    assert are_equal(weights(model), seen[3])
+    assert [entry["eval_score"] for entry in log if "eval_score" in entry][-1] == 0.4
 
 
 def test_without_dev_the_last_step_is_the_result(model: PooledClassifier, run: Run) -> None:
@@ -154,10 +161,10 @@ def test_without_dev_the_last_step_is_the_result(model: PooledClassifier, run: R
 
 
 def test_training_stops_when_dev_gains_nothing_for_as_long_as_patience(model: PooledClassifier, run: Run) -> None:
-    score, seen = script([0.9, 0.5, 0.4, 0.3], lambda: None)
+    score, seen = script([0.9, 0.5, 0.4, 0.9], lambda: None)
     tuner = FineTuner(model, replace(RECIPE, patience=2), replace(run, score=score))
     tuner.fit()
-    assert (len(seen), tuner.state.global_step) == (3, 3 * EVERY)
+    assert (len(seen), tuner.state.global_step) == (4, 3 * EVERY)  # the last look is at the checkpoint that won
 
 
 def test_progress_counts_the_rows_of_every_step(model: PooledClassifier, run: Run) -> None:
@@ -254,7 +261,7 @@ def test_multi_label_gold_is_learned_label_by_label() -> None:
     logits, targets = torch.tensor([[2.0, -1.0], [0.0, 3.0]]), torch.tensor([[1.0, 1.0], [0.0, 1.0]])
     found = hard_label_objective(TaskKind.MULTI_LABEL)(logits, {"targets": targets})
     cells = torch.log1p(torch.exp(-torch.tensor([2.0, -1.0, 0.0, 3.0])))
-    torch.testing.assert_close(found, cells.mean())
+    torch.testing.assert_close(found, cells.sum() / 2)
 
 
 def test_single_label_gold_is_learned_by_cross_entropy() -> None:
