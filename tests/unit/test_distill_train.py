@@ -55,7 +55,8 @@ def test_the_dev_score_in_the_metrics_is_that_of_the_saved_student(
 ) -> None:
     targets = small_task.targets([example.labels or () for example in read_part(small_corpus, "dev")])
     found = dev_score(small_task.kind)(logits_on_dev(small_student, small_corpus), targets)
-    assert read_metrics(small_student)["dev_score"] == pytest.approx(found)
+    # The trainer looks at dev in bf16 where the CPU has it: of 40 rows one may fall to the other side.
+    assert read_metrics(small_student)["dev_score"] == pytest.approx(found, abs=1.5 / 40)
     assert found > 0.6
 
 
