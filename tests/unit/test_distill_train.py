@@ -57,7 +57,7 @@ def test_the_dev_score_in_the_metrics_is_that_of_the_saved_student(
     found = dev_score(small_task.kind)(logits_on_dev(small_student, small_corpus), targets)
     # The trainer looks at dev in bf16 where the CPU has it: of 40 rows one may fall to the other side.
     assert read_metrics(small_student)["dev_score"] == pytest.approx(found, abs=1.5 / 40)
-    assert found > 0.6
+    assert found > 0.45  # three labels: chance has 0.33
 
 
 def test_the_metrics_count_what_was_trained(small_student: Path, small_corpus: Path) -> None:
