@@ -28,6 +28,8 @@ CONFIG: dict[str, Any] = {
     "student": {"layers": 2},
     "train": {"epochs": 5, "batch_size": 16, **_FAST},
     "tune": {"epochs": 1},
+    # A model of 16 dimensions may lose a few of 60 dev rows to int8; a damaged file loses most.
+    "export": {"max_drop": 0.2, "max_kl": 0.5, "max_class_drop": 0.6, "max_calibration_rise": 0.3},
     "bench": {"texts": 100, "repeats": 1},
 }
 

@@ -149,7 +149,12 @@ def small_bundle(
     directory = tmp_path_factory.mktemp("packaged") / "bundle"
     directory.mkdir()
     package(
-        small_student, small_corpus, small_task, ExportSpec(max_drop=1, max_kl=1), directory, lineage={"tune": "key"}
+        small_student,
+        small_corpus,
+        small_task,
+        ExportSpec(max_drop=1, max_kl=9, max_class_drop=1, max_calibration_rise=1),
+        directory,
+        lineage={"tune": "key"},
     )
     return directory
 
