@@ -127,11 +127,12 @@ def measure_interleaved(
 
 
 def paired_ratio(ours: Nanoseconds, theirs: Nanoseconds, *, resamples: int = 1000, seed: int = 0) -> Interval:
-    """Return median(ours) / median(theirs) with its 95 % bootstrap interval over texts.
+    """Return median(ours) / median(theirs) with its 95 % bootstrap interval over blocks of texts.
 
-    Both (repeats, texts) from one `measure_interleaved`. Whole texts are drawn, with all their repeats and
-    for both sides at once: repeats of one text are no independent samples. The speed-up of a student is
-    `paired_ratio(teacher, student)`; a control is sound when `low <= 1 <= high`.
+    Both (repeats, texts) from one `measure_interleaved`. Whole blocks are drawn, with all their repeats and for both
+    sides at once: repeats of one text are no independent samples, and what disturbs one turn disturbs all texts of it
+    (a block bootstrap, Künsch 1989). The speed-up of a student is `paired_ratio(teacher, student)`; a control is
+    sound when `low <= 1 <= high`.
     """
     if ours.shape != theirs.shape or ours.ndim != 2 or ours.size == 0:
         raise ExportError(
@@ -139,9 +140,10 @@ def paired_ratio(ours: Nanoseconds, theirs: Nanoseconds, *, resamples: int = 100
             "(repeats, texts), as one measure_interleaved call returns them"
         )
     generator = np.random.default_rng(seed)
+    blocks = np.array_split(np.arange(ours.shape[1]), range(_BLOCK_TEXTS, ours.shape[1], _BLOCK_TEXTS))
     drawn = np.empty(resamples)
     for index in range(resamples):
-        columns = generator.integers(0, ours.shape[1], ours.shape[1])
+        columns = np.concatenate([blocks[block] for block in generator.integers(0, len(blocks), len(blocks))])
         drawn[index] = np.median(ours[:, columns]) / np.median(theirs[:, columns])
     low, high = np.percentile(drawn, [2.5, 97.5])
     return Interval(float(np.median(ours) / np.median(theirs)), float(low), float(high))

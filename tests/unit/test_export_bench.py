@@ -74,6 +74,17 @@ def test_repeats_of_the_same_texts_do_not_narrow_the_ratio_interval() -> None:
     assert many.high - many.low == pytest.approx(once.high - once.low)
 
 
+def test_the_control_holds_one_when_whole_turns_are_disturbed() -> None:
+    generator = np.random.default_rng(0)
+    unsound = 0
+    for seed in range(20):
+        turns = generator.normal(1, 0.15, (2, 3, 35)).repeat(20, axis=2)  # each turn of 20 texts has its own pace
+        ours, theirs = (turns * generator.normal(1, 0.02, turns.shape) * 1e6).astype(np.int64)
+        ratio = paired_ratio(ours, theirs, resamples=200, seed=seed)
+        unsound += not ratio.low <= 1 <= ratio.high
+    assert unsound <= 4
+
+
 def test_ratios_of_samples_of_different_shape_are_refused() -> None:
     with pytest.raises(ExportError) as caught:
         paired_ratio(np.ones((1, 3), np.int64), np.ones((1, 4), np.int64))
