@@ -33,7 +33,9 @@ Score = Callable[[NDArray[np.float32], NDArray[np.float32]], float]  # (logits, 
 Objective = Callable[[torch.Tensor, Mapping[str, torch.Tensor]], torch.Tensor]  # (logits, batch) -> loss
 _TOKENIZE_ROWS = 10_000
 _DDP_TIMEOUT_SECONDS = 7 * 24 * 3600  # one process may label for hours while the others wait
-_MOST_JUDGEMENTS = 10  # looks at dev in one run; each also saves a checkpoint
+_MOST_JUDGEMENTS = 10  # looks at dev in one run, and checkpoints
+_JUDGED_SHARE = 0.15  # rows looked at on the way, as a share of the rows trained on, where nothing hangs on a look
+_ROWS_AT_RISK = 4096  # rows between two checkpoints, at least: about a minute's work on two cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,8 +253,8 @@ def epochs_for(rows: int, *, reference_rows: int, reference_epochs: float, power
 
 
 def gold_epochs(rows: int) -> float:
-    """Return the epochs of a classifier that trains on `rows` gold rows: 5 at 10,000, 16 at 770, 25 at most."""
-    return min(epochs_for(rows, reference_rows=10_000, reference_epochs=5, power=0.46), 25.0)
+    """Return the epochs of a classifier that trains on `rows` gold rows: 5 at 10,000, 10 at 770, 25 at most."""
+    return min(epochs_for(rows, reference_rows=10_000, reference_epochs=5, power=0.73), 25.0)
 
 
 def _single_label_objective(logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -274,7 +276,7 @@ def _arguments(recipe: Recipe, run: Run) -> TrainingArguments:
     on_cpu = not torch.cuda.is_available()
     world = int(os.environ.get("WORLD_SIZE", "1"))
     steps = math.ceil(len(run.train) / recipe.batch_size) * recipe.epochs  # type: ignore[arg-type]
-    every = max(math.ceil(steps / min(_MOST_JUDGEMENTS, math.ceil(recipe.epochs))), 1)
+    every = max(math.ceil(steps / _judgements(recipe, run)), 1)
     return TrainingArguments(
         output_dir=str(run.directory),
         num_train_epochs=recipe.epochs,
@@ -293,7 +295,7 @@ def _arguments(recipe: Recipe, run: Run) -> TrainingArguments:
         eval_strategy="steps" if run.dev is not None else "no",
         eval_steps=every,
         save_strategy="steps",
-        save_steps=every,
+        save_steps=every if _picks_best(recipe, run) else _steps_at_risk(steps, recipe.batch_size),
         save_total_limit=1,
         load_best_model_at_end=_picks_best(recipe, run),
         metric_for_best_model="score" if _picks_best(recipe, run) else None,
@@ -306,6 +308,19 @@ def _arguments(recipe: Recipe, run: Run) -> TrainingArguments:
         ddp_timeout=_DDP_TIMEOUT_SECONDS,
         dataloader_pin_memory=not on_cpu,
     )
+
+
+def _steps_at_risk(steps: float, batch_size: int) -> int:
+    return max(math.ceil(steps / _MOST_JUDGEMENTS), _ROWS_AT_RISK // batch_size)
+
+
+def _judgements(recipe: Recipe, run: Run) -> int:
+    """Return how often dev is looked at, the end included."""
+    most = min(_MOST_JUDGEMENTS, math.ceil(recipe.epochs))
+    if _picks_best(recipe, run) or run.dev is None:
+        return most
+    rows_seen = len(run.train) * recipe.epochs  # type: ignore[arg-type]
+    return max(min(most, int(_JUDGED_SHARE * rows_seen / len(run.dev))), 1)  # type: ignore[arg-type]
 
 
 def _picks_best(recipe: Recipe, run: Run) -> bool:

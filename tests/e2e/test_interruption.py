@@ -32,6 +32,8 @@ def append_or_die(store, answers):
 LabelStore.append = append_or_die
 """
 KILLED_WHILE_SAVING = """
+import teacher.finetune
+teacher.finetune._ROWS_AT_RISK = 1
 import os, signal
 from transformers import Trainer
 save, calls = Trainer._save_optimizer_and_scheduler, []

@@ -34,6 +34,13 @@ RECIPE = Recipe(4, 5e-3, 1e-2, batch_size=16, bf16=False)
 STEPS, EVERY = 12, 3  # 48 rows in batches of 16 for four epochs; dev is looked at after each epoch
 
 
+@pytest.fixture(autouse=True)
+def frequent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at dev and save after each of these short epochs."""
+    monkeypatch.setattr("teacher.finetune._ROWS_AT_RISK", len(TEXTS))
+    monkeypatch.setattr("teacher.finetune._JUDGED_SHARE", 1.0)
+
+
 @pytest.fixture
 def model(tiny_encoder: Path) -> PooledClassifier:
     torch.manual_seed(0)
@@ -151,6 +158,16 @@ def test_without_patience_the_end_of_the_schedule_is_the_result(model: PooledCla
     log = FineTuner(model, RECIPE, replace(run, score=score)).fit()
     assert are_equal(weights(model), seen[3])
     assert [entry["eval_score"] for entry in log if "eval_score" in entry][-1] == 0.4
+
+
+def test_looks_at_dev_and_checkpoints_are_spared_where_nothing_hangs_on_them(
+    model: PooledClassifier, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    tuner = FineTuner(model, RECIPE, run)
+    log = tuner.fit()
+    assert sum("eval_score" in entry for entry in log) == 2  # the end of the schedule, and what is returned
+    assert [path.name for path in run.directory.glob("checkpoint-*")] in ([], [f"checkpoint-{STEPS}"])
 
 
 def test_without_dev_the_last_step_is_the_result(model: PooledClassifier, run: Run) -> None:
