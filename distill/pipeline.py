@@ -9,20 +9,28 @@ from pathlib import Path
 
 from distill import __version__
 from distill.conductor import Conductor, Stage, Update
-from distill.config import LoadedConfig, check_models
+from distill.config import LoadedConfig, check_names, resolve_spec
 from distill.narrative import check_gates, tell
 from distill.progress import Reporter, SilentReporter
 from distill.stages import StageStatus, read_lineage
 from teacher.processes import is_first_process
 
 
-def run_pipeline(loaded: LoadedConfig, *, runs: Path, until: str | None = None, reporter: Reporter) -> Path:
+def run_pipeline(
+    loaded: LoadedConfig,
+    *,
+    runs: Path,
+    until: str | None = None,
+    reporter: Reporter,
+    budget_usd: float | None = None,
+) -> Path:
     """Build every stage up to `until` (None: all) that is missing or stale; return the run directory.
 
-    Raises GateError at the end when a gate of the bundle failed: everything else is built and kept.
+    `budget_usd` is the most that this run directory may ever have paid for answers; None sets no limit. Raises
+    GateError at the end when a gate of the bundle failed: everything else is built and kept.
     """
-    conductor = Conductor(loaded, STAGES, runs, reporter)
-    check_models(loaded.config, loaded.base)
+    conductor = Conductor(loaded, STAGES, runs, reporter, budget_usd)
+    check_names(loaded.config, loaded.base)
     conductor.run.mkdir(parents=True, exist_ok=True)
     if is_first_process():
         conductor.write_config()
@@ -50,15 +58,14 @@ def _build_corpus(conductor: Conductor, directory: Path, update: Update) -> None
 def _build_teacher(conductor: Conductor, directory: Path, update: Update) -> None:
     from distill.teach import teach
 
-    spec = conductor.resolved_teacher(conductor.config.teacher)
-    corpus, seed = conductor.path("corpus"), conductor.config.seed
-    teach(spec, corpus, conductor.task, directory, seed=seed, progress=update)
+    teach(conductor.teacher, conductor.label_inputs(update), directory)
 
 
 def _build_labels(conductor: Conductor, directory: Path, update: Update) -> None:
     from distill.teach import label
 
-    label(conductor.path("teacher"), conductor.path("corpus"), conductor.config.label, directory, progress=update)
+    spec = resolve_spec(conductor.config.label, conductor.config, conductor.base)
+    label(conductor.path("teacher"), spec, conductor.label_inputs(update), directory)
 
 
 def _build_student(conductor: Conductor, directory: Path, update: Update) -> None:
@@ -101,8 +108,8 @@ def _build_baselines(conductor: Conductor, directory: Path, update: Update) -> N
 def _build_bench(conductor: Conductor, directory: Path, update: Update) -> None:
     from distill.measure import measure
 
-    bundle, teacher, corpus = (conductor.path(name) for name in ("export", "teacher", "corpus"))
-    measure(bundle, teacher, corpus, conductor.config.bench, directory, seed=conductor.config.seed)
+    bundle, teacher = conductor.path("export"), conductor.path("teacher")
+    measure(bundle, teacher, conductor.label_inputs(update), conductor.config.bench, directory)
 
 
 def _build_report(conductor: Conductor, directory: Path, update: Update) -> None:
@@ -117,13 +124,13 @@ def _build_report(conductor: Conductor, directory: Path, update: Update) -> None
         "lineage": {"config": conductor.config.model_dump(mode="json"), "version": __version__},
         "warnings": conductor.warnings,
     }
-    write_report(paths, conductor.task, about, directory, seed=conductor.config.seed)
+    write_report(paths, conductor.task, about, directory, seed=conductor.config.seed, paid=conductor.paid)
 
 
 STAGES: Sequence[Stage] = (
     Stage("corpus", "corpus", (), ("data", "task", "seed"), _build_corpus),
     Stage("teacher", "teacher", ("corpus",), ("teacher", "seed"), _build_teacher, trains=True),
-    Stage("label", "labels", ("corpus", "teacher"), ("label",), _build_labels),
+    Stage("label", "labels", ("corpus", "teacher"), ("label", "seed"), _build_labels),
     Stage("train", "student", ("corpus", "teacher", "label"), ("student", "train", "seed"), _build_student, True),
     Stage("tune", "tuned", ("train",), ("tune", "seed"), _build_tuned, True),
     Stage("export", "bundle", ("tune",), ("export",), _build_bundle),

@@ -16,7 +16,7 @@ class TrainSpec(BaseModel):
 
     epochs: float | None = Field(None, gt=0, le=1000, description="null: chosen from the number of rows")
     loss: Literal["mse", "kl", "cross_entropy", "bce"] | None = Field(None, description="null: by task kind")
-    temperature: float = Field(2.0, gt=0, le=100)
+    temperature: float = Field(3.0, gt=0, le=100)
     learning_rate: float = Field(5e-4, gt=0, lt=1)
     head_learning_rate: float = Field(5e-4, gt=0, lt=1)
     batch_size: int = Field(32, ge=1, le=4096)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from distill.data import Transfer, labelled_rows, needed_tokens, read_transfer
+from distill.data import Transfer, labelled_rows, needed_tokens, read_transfer, read_variants
 from distill.losses import distillation_objective
 from distill.scores import dev_score
 from distill.spec import TrainSpec
@@ -61,8 +61,10 @@ def train_student(
 
     `embedder` is the folder of the teacher's encoder, whose sentence embeddings the student learns beside them.
     """
-    transfer = read_transfer(inputs.corpus, inputs.labels, inputs.task, "pool")
-    draft = draft_student(inputs, source, student, transfer.texts)
+    pool = read_transfer(inputs.corpus, inputs.labels, inputs.task, "pool")
+    draft = draft_student(inputs, source, student, pool.texts)
+    variants = read_variants(inputs.labels)
+    transfer = pool.joined(variants) if variants else pool
     if student.init == "teacher" and (head := linear_head(Path(source))) is not None:
         adopt_head(draft.model, *head)
     hidden_weight = _HIDDEN_WEIGHT if train.hidden_weight is None else train.hidden_weight
@@ -70,9 +72,13 @@ def train_student(
         embeddings = load_embedder(str(embedder), draft.max_tokens).logits(transfer.texts)
         transfer = replace(transfer, hidden=embeddings.astype(np.float16))
     run = _run(inputs, draft, transfer, directory, train)
-    recipe = recipe_of(train, len(transfer.texts), inputs.seed)
+    recipe = recipe_of(train, len(pool.texts), inputs.seed)
+    # An epoch shows as many texts as the pool holds, each as itself or as a variant.
+    epochs = recipe.epochs
+    recipe = replace(recipe, epochs=epochs * len(pool.texts) / len(transfer.texts))
     log = DistillationTrainer(draft.model, recipe, run, hidden_weight if embedder else 0.0).fit()
-    save_student(draft, log, directory, {"rows": len(transfer.texts), "epochs": recipe.epochs})
+    facts = {"rows": len(pool.texts), "variants": len(transfer.texts) - len(pool.texts), "epochs": epochs}
+    save_student(draft, log, directory, facts)
 
 
 def train_gold_only(inputs: TrainInputs, source: str, student: StudentSpec, train: TrainSpec, directory: Path) -> None:

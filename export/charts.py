@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from export.report_wording import CONTENDERS, number, percent, shortest
+from export.report_wording import CONTENDERS, metric_name, number, percent, shortest
 
 _ROLES = ("ink", "muted", "line", "card", "teacher", "student", "fp32", "baseline")
 _COLOURS = {role: f"#0102{index:02x}" for index, role in enumerate(_ROLES)}
@@ -144,6 +144,23 @@ def reliability_chart(reliability: Mapping[str, Any]) -> str | None:
         _legend(axes)
 
     return _svg("Reliability: confidence against how often it is right", draw)
+
+
+def calls_chart(curve: Sequence[Any], metric: str) -> str | None:
+    """Return what a cheap student reaches with so many teacher calls, in the order in which texts were chosen."""
+    points = [point for point in curve if all(number({"x": x}, "x") is not None for x in point) and len(point) == 4]
+    if len(points) < 2:
+        return None
+    calls, estimates, lows, highs = (np.array(column, float) for column in zip(*points, strict=True))
+
+    def draw(axes: Axes) -> None:
+        axes.fill_between(calls, 100 * lows, 100 * highs, color=_COLOURS["student"], alpha=0.2, linewidth=0)
+        axes.plot(calls, 100 * estimates, marker="o", markersize=3.5, color=_COLOURS["student"])
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.set_xlabel("teacher calls")
+        axes.set_ylabel(f"{metric_name(metric)} on test, %")
+
+    return _svg("Quality against teacher calls", draw)
 
 
 def _lines(curves: Mapping[str, Any], width: int = 2) -> dict[str, list[Sequence[float]]]:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from export.charts import percentile_chart, quality_chart, reliability_chart, tokens_chart
+from export.charts import calls_chart, percentile_chart, quality_chart, reliability_chart, tokens_chart
+from export.report_labelling import ablation_table, labelling_table, rejected_table, sources_table
 from export.report_style import STYLE
 from export.report_tables import (
     Disagreement,
@@ -33,6 +34,7 @@ from export.report_wording import (
     DASH,
     count,
     data_size,
+    entries,
     interval,
     metric_name,
     milliseconds,
@@ -55,6 +57,7 @@ _SECTIONS = (
     "Size and gates",
     "Worst classes",
     "Disagreements",
+    "Labelling",
     "Gold and corpus",
     "Origin",
 )
@@ -64,7 +67,7 @@ _NOT_MEASURED = '<p class="note">Not measured.</p>'
 def render_html(report: Report) -> str:
     """Return the report as one self-contained HTML document."""
     title = f"{escape(words(pick(report, 'name')))} · Potstill"
-    bodies = (_quality, _speed, _size, _classes, _disagreements, _gold, _origin)
+    bodies = (_quality, _speed, _size, _classes, _disagreements, _labelling, _gold, _origin)
     sections = (_section(name, body(report)) for name, body in zip(_SECTIONS, bodies, strict=True))
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -195,6 +198,18 @@ def _quote(row: Disagreement) -> str:
 
 def _right(who: str, label: str, gold: str) -> str:
     return ' class="right"' if who != "gold" and label == gold and gold != DASH else ""
+
+
+def _labelling(report: Report) -> str:
+    chart = calls_chart(entries(report, "labelling", "curve"), headline_metric(report))
+    curve = _figure(
+        "What more teacher calls were worth",
+        "TF-IDF on gold and the answers to the texts chosen first; band: 95 % interval.",
+        chart,
+    )
+    facts = _card(labelling_table(report))
+    tables = "".join(_card(table(report)) for table in (ablation_table, rejected_table, sources_table))
+    return (f'<div class="grid">{facts}{curve}</div>' if chart else facts) + tables
 
 
 def _gold(report: Report) -> str:

@@ -146,6 +146,14 @@ def dollars(amount: float) -> str:
     return f"${amount:,.2f}"
 
 
+@_dashed
+def small_dollars(amount: float) -> str:
+    """Write a small price as $0.000081, with two significant digits."""
+    if amount == 0 or abs(amount) >= 0.1:
+        return f"${amount:,.2f}"
+    return f"${amount:.{1 - math.floor(math.log10(abs(amount)))}f}"
+
+
 def interval(low: Any, high: Any, write: Callable[[Any], str]) -> str:
     """Write an interval as [−1.1, +0.1], or the dash when an end is absent."""
     ends = (write(low), write(high))

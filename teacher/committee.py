@@ -1,34 +1,74 @@
-"""The committee: a weighted mean of other teachers, with one weight per member and class learned on dev."""
+"""The committee: a weighted mean of other teachers, with one weight per member and class learned on dev.
+
+Members may reject texts; the others answer those alone. Knows nothing of what kind its members are.
+"""
 
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from teacher.base import Teacher, TeacherCard, read_card
-from teacher.calibrate import fit_temperature
-from teacher.encoder import ACTIVATIONS
+from teacher.errors import TeacherError
 from teacher.example import content_id
-from teacher.soft_labels import SoftLabels
+from teacher.mixture import cross_fitted, disagreement, learn_weights, mean_outside, mix
+from teacher.partial import answered_mask, fit_partial_temperature, log_scores, temper
+from teacher.soft_labels import Rejected, SoftLabels
 from teacher.task import TaskKind
 
-_PULL = 0.02  # how strongly weights are pulled to equal shares; dev is small
-_STEPS = 60
+if TYPE_CHECKING:
+    from teacher.encoder import Gold
+    from teacher.finetune import Score
+
+_LEAST_MASS = 1e-6
+Floats = NDArray[np.float32]
 
 
-def fit_committee(
-    members: Sequence[Teacher], texts: Sequence[str], targets: NDArray[np.float32], directory: Path
-) -> None:
-    """Learn the weights of fitted `members` on labelled dev `texts` (targets (N, C)) and save them."""
-    task = members[0].task
-    answers = np.stack([member.label(texts).probs for member in members])
-    weights = learn_weights(task.kind, answers, targets)
-    mixed = mix(task.kind, answers, weights)
-    temperature = fit_temperature(task.kind, _logits(task.kind, mixed), targets)
+@dataclass(frozen=True, slots=True)
+class MemberAnswers:
+    """What M members said of N texts, side by side; `probs` (M, N, C) is 0 where a member rejected the text."""
+
+    names: tuple[str, ...]  # the members' methods, numbered where two share one
+    ids: tuple[str, ...]
+    probs: Floats
+    outside: Floats  # (M, N), 1 where a member rejected the text
+    given: tuple[SoftLabels, ...]  # as the members gave them
+
+    @property
+    def answered(self) -> NDArray[np.bool_]:
+        """Which member answered which text, (M, N)."""
+        return 1 - self.outside > _LEAST_MASS
+
+    @property
+    def presence(self) -> Floats:
+        """The mass that each member puts on the labels, (M, N); 0 where it rejected the text."""
+        return np.where(self.answered, 1 - self.outside, 0).astype(np.float32)
+
+
+def fit_committee(members: Sequence[Teacher], gold: "Gold", directory: Path) -> None:
+    """Learn the weights of fitted `members` on `gold.dev`, calibrate their mean there, and save both.
+
+    The card's details hold the weights (M, C) and, as `ablation`, what `ablate` says of dev, where the score of the
+    learned weights comes from rows they were not learned on. Raises TeacherError when no member answers any dev text.
+    """
+    task, targets = gold.task, gold.targets(gold.dev)
+    answers = ask_members(members, [example.text for example in gold.dev])
+    kept = answers.answered.any(axis=0)
+    if not kept.any():
+        raise TeacherError(
+            f"no member of the committee answers any of the {len(gold.dev)} dev texts, so its weights cannot be "
+            "learned; add a member that answers every text, such as kind: prototypes"
+        )
+    weights = learn_weights(task.kind, answers.probs, targets, answers.presence)
+    learned = cross_fitted(task.kind, answers.probs, targets, answers.presence)
+    temperature = fit_partial_temperature(
+        task.kind, mix(task.kind, answers.probs, weights, answers.presence)[kept], targets[kept]
+    )
     identity = json.dumps([[member.fingerprint for member in members], weights.tolist(), temperature])
     TeacherCard(
         kind="committee",
@@ -36,7 +76,11 @@ def fit_committee(
         labels=list(task.labels),
         fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
         temperature=temperature,
-        details={"weights": weights.tolist()},
+        details={
+            "weights": weights.tolist(),
+            "members": list(answers.names),
+            "ablation": ablate(task.kind, answers, learned, targets, gold.score),
+        },
     ).write(directory)
 
 
@@ -49,17 +93,80 @@ class CommitteeTeacher:
         self.task = card.task()
         self.fingerprint = card.fingerprint
         self.parameters = sum(member.parameters for member in members)
+        self.weights: Floats = np.asarray(card.details["weights"], np.float32)
+        self.temperature = card.temperature
         self._members = members
-        self._weights = np.asarray(card.details["weights"], np.float32)
-        self._temperature = card.temperature
 
     def label(self, texts: Sequence[str]) -> SoftLabels:
-        """Return the calibrated weighted mean of the members' probabilities."""
-        answers = np.stack([member.label(texts).probs for member in self._members])
-        logits = _logits(self.task.kind, mix(self.task.kind, answers, self._weights)) / self._temperature
-        probs = ACTIVATIONS[self.task.kind](torch.from_numpy(logits.astype(np.float32))).numpy()
-        ids = tuple(content_id(text) for text in texts)
-        return SoftLabels(ids, probs, np.zeros(len(ids), np.float32), "committee")
+        """Return the calibrated weighted mean of those members who answer, and how far they disagree.
+
+        Prices add up over the members and sources are joined; a text that every member rejects is rejected.
+        """
+        return self.combine(self.label_members(texts))
+
+    def label_members(self, texts: Sequence[str]) -> MemberAnswers:
+        """Return what each member says of `texts`."""
+        return ask_members(self._members, texts)
+
+    def combine(self, answers: MemberAnswers) -> SoftLabels:
+        """Return what the committee makes of the answers of its members."""
+        kept = np.flatnonzero(answers.answered.any(axis=0))
+        kind, probs, presence = self.task.kind, answers.probs[:, kept], answers.presence[:, kept]
+        outside = np.where(presence > 0, answers.outside[:, kept], 0).astype(np.float32)
+        return SoftLabels(
+            ids=tuple(answers.ids[row] for row in kept.tolist()),
+            probs=temper(kind, mix(kind, probs, self.weights, presence), self.temperature),
+            outside=mean_outside(self.weights, presence, outside),
+            method="committee",
+            rejected=_reject(answers),
+            cost_usd=_joined_cost(answers, kept),
+            sources=_joined_sources(answers, kept),
+            disagreement=disagreement(kind, probs, self.weights, presence, outside),
+        )
+
+
+def ask_members(members: Sequence[Teacher], texts: Sequence[str]) -> MemberAnswers:
+    """Return what each of `members` says of `texts`, aligned by text."""
+    ids = tuple(content_id(text) for text in texts)
+    given = tuple(member.label(texts) for member in members)
+    shape = (len(members), len(ids))
+    probs = np.zeros((*shape, len(members[0].task.labels)), np.float32)
+    outside = np.ones(shape, np.float32)
+    for place, answers in enumerate(given):
+        mask = answered_mask(ids, answers)
+        probs[place, mask], outside[place, mask] = answers.probs, answers.outside
+    return MemberAnswers(_numbered([answers.method for answers in given]), ids, probs, outside, given)
+
+
+def ablate(
+    kind: TaskKind, answers: MemberAnswers, learned: Floats, targets: Floats, score: "Score"
+) -> list[dict[str, Any]]:
+    """Return how each member alone, their uniform mean and the `learned` mixture (N, C) score on `targets` (N, C).
+
+    One row each: name, `rows` asked, `answered`, and `score` on the answered ones (None for none). `together` is what
+    the learned mixture scores on the rows that a member answered, so that the two can be compared.
+    """
+    uniform = np.full((len(answers.names), targets.shape[1]), 1 / len(answers.names), np.float32)
+    anyone = answers.answered.any(axis=0)
+    contenders = [
+        *((name, answers.probs[place], answers.answered[place]) for place, name in enumerate(answers.names)),
+        ("uniform mean", mix(kind, answers.probs, uniform, answers.presence), anyone),
+        ("learned weights", learned, anyone),
+    ]
+
+    def scored(probs: Floats, mask: NDArray[np.bool_]) -> float | None:
+        return float(score(log_scores(kind, probs[mask]), targets[mask])) if mask.any() else None
+
+    return [
+        {
+            "name": name,
+            "rows": len(targets),
+            "answered": int(mask.sum()),
+            "score": scored(probs, mask),
+            "together": scored(learned, mask),
+        }
+        for name, probs, mask in contenders
+    ]
 
 
 def member_directory(directory: Path, position: int) -> Path:
@@ -67,40 +174,41 @@ def member_directory(directory: Path, position: int) -> Path:
     return directory / f"member-{position}"
 
 
-def mix(kind: TaskKind, answers: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the mean (N, C) of `answers` (M, N, C) under `weights` (M, C); single-label rows sum to 1."""
-    mixed = (answers * weights[:, None, :]).sum(axis=0)
-    if kind is TaskKind.SINGLE_LABEL:
-        mixed = mixed / np.maximum(mixed.sum(axis=1, keepdims=True), 1e-12)
-    return np.asarray(mixed, np.float32)
+def _numbered(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(
+        f"{name} {names[: place + 1].count(name)}" if names.count(name) > 1 else name
+        for place, name in enumerate(names)
+    )
 
 
-def learn_weights(kind: TaskKind, answers: NDArray[np.float32], targets: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return weights (M, C), each column summing to 1, that minimise the negative log-likelihood on dev.
-
-    A quadratic pull towards equal shares keeps a class with few dev rows from trusting one member by luck.
-    """
-    probs, truth = torch.from_numpy(answers).double(), torch.from_numpy(targets).double()
-    scores = torch.zeros(answers.shape[0], answers.shape[2], dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([scores], max_iter=_STEPS, line_search_fn="strong_wolfe")
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        mixed = (probs * torch.softmax(scores, dim=0)[:, None, :]).sum(dim=0).clamp(1e-9, 1 - 1e-9)
-        if kind is TaskKind.SINGLE_LABEL:
-            loss = -(truth * (mixed / mixed.sum(dim=1, keepdim=True)).log()).sum(dim=1).mean()
-        else:
-            loss = torch.nn.functional.binary_cross_entropy(mixed, truth)
-        loss = loss + _PULL * scores.pow(2).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return torch.softmax(scores.detach(), dim=0).float().numpy()
+def _reject(answers: MemberAnswers) -> tuple[Rejected, ...]:
+    """Return the texts that no member answered, with what each said."""
+    lost = [answers.ids[row] for row in np.flatnonzero(~answers.answered.any(axis=0)).tolist()]
+    told = [{one.id: one for one in given.rejected} for given in answers.given]
+    rejected = []
+    for id in lost:
+        said = [(name, one[id]) for name, one in zip(answers.names, told, strict=True) if id in one]
+        reasons = dict.fromkeys(one.reason for _, one in said)
+        raw = " / ".join(f"{name}: {one.raw}" for name, one in said if one.raw)
+        rejected.append(Rejected(id, " and ".join(reasons) or "outside the label set", raw))
+    return tuple(rejected)
 
 
-def _logits(kind: TaskKind, probs: NDArray[np.float32]) -> NDArray[np.float32]:
-    clipped = np.clip(probs, 1e-9, 1 - 1e-7)
-    if kind is TaskKind.MULTI_LABEL:
-        return np.asarray(np.log(clipped) - np.log1p(-clipped), np.float32)
-    return np.asarray(np.log(clipped), np.float32)
+def _joined_cost(answers: MemberAnswers, kept: NDArray[np.intp]) -> NDArray[np.float64] | None:
+    if all(given.cost_usd is None for given in answers.given):
+        return None
+    cost = np.zeros(len(answers.ids))
+    for given in answers.given:
+        if given.cost_usd is not None:
+            cost[answered_mask(answers.ids, given)] += given.cost_usd
+    return cost[kept]
+
+
+def _joined_sources(answers: MemberAnswers, kept: NDArray[np.intp]) -> tuple[tuple[str, ...], ...] | None:
+    if all(given.sources is None for given in answers.given):
+        return None
+    sources: list[tuple[str, ...]] = [()] * len(answers.ids)
+    for given in answers.given:
+        for row, more in zip(np.flatnonzero(answered_mask(answers.ids, given)), given.sources or (), strict=False):
+            sources[row] += more
+    return tuple(tuple(dict.fromkeys(sources[row])) for row in kept.tolist())

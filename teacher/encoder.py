@@ -30,6 +30,8 @@ from teacher.soft_labels import SoftLabels
 from teacher.spec import EncoderSpec
 from teacher.task import PROBLEM_TYPES, Task, TaskKind, align_labels
 
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+
 
 @dataclass(frozen=True, slots=True)
 class Gold:
@@ -101,6 +103,11 @@ def load_embedder(model: str, max_tokens: int) -> TextScorer:
 
 def load_tokenizer(model: str | Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a checkpoint; raise TeacherError when there is none."""
+    folder = Path(model)
+    # Without a file the library makes a tokenizer up, one that knows no word.
+    if folder.is_dir() and not any(next(folder.glob(name), None) for name in _TOKENIZER_FILES):
+        wanted = ", ".join(_TOKENIZER_FILES)
+        raise TeacherError(f"found no tokenizer in {folder}, wanted one of {wanted}; save it there")
     try:
         return AutoTokenizer.from_pretrained(model)
     except (OSError, ValueError) as error:
@@ -147,7 +154,7 @@ def align_columns(model: PreTrainedModel | PooledClassifier, task: Task) -> NDAr
 def _load_trained(model: str | Path) -> PreTrainedModel:
     try:
         return AutoModelForSequenceClassification.from_pretrained(model, dtype=torch.float32)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise TeacherError(f"cannot load {model}: {str(error).splitlines()[0]}") from error
 
 

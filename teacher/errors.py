@@ -19,3 +19,17 @@ class StoreError(TeacherError):
 
 class WeakTeacherError(TeacherError):
     """The teacher is no better than a linear model, so distilling it would only lose quality."""
+
+
+class PriceError(TeacherError):
+    """What a call costs is not known, so it cannot be paid for."""
+
+    exit_code = 2
+
+
+class BudgetError(TeacherError):
+    """The next call may cost more than is left of the budget; nothing that was paid is lost."""
+
+
+class EndpointError(TeacherError):
+    """An LLM endpoint cannot be used at all: no key, a wrong address, an unknown model, or it has gone."""

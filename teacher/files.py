@@ -19,3 +19,13 @@ def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tree_digest(path: Path) -> str:
+    """Return the SHA-256 of a file, or over the relative names and digests of all files of a folder, as hex."""
+    if path.is_file():
+        return file_digest(path)
+    lines = [
+        f"{one.relative_to(path).as_posix()} {file_digest(one)}" for one in sorted(path.rglob("*")) if one.is_file()
+    ]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -1,53 +1,69 @@
 """Which teachers there are: how each kind is fitted and how a fitted one is loaded."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
-from teacher.base import Teacher, read_card
+from teacher.base import CARD, Teacher, read_card
 from teacher.committee import CommitteeTeacher, fit_committee, member_directory
-from teacher.encoder import EncoderTeacher, Gold, fit_encoder
+from teacher.encoder import Gold
 from teacher.errors import TeacherError
+from teacher.paid import PaidAnswers
 from teacher.pooled import HEAD
 from teacher.processes import is_first_process, wait_for_all
-from teacher.prototypes import fit_prototypes
-from teacher.spec import CommitteeSpec, EncoderSpec, PrototypesSpec, TeacherSpec
+from teacher.spec import CommitteeSpec, TeacherSpec
+
+_ENCODERS = ("encoder", "prototypes")  # kinds whose layers a student can copy
 
 
-def fit_teacher(spec: TeacherSpec, gold: Gold, directory: Path) -> None:
+def fit_teacher(spec: TeacherSpec, gold: Gold, directory: Path, paid: PaidAnswers | None = None) -> None:
     """Fit the teacher that `spec` describes on `gold` and fill `directory` with it.
 
-    Raises TeacherError or LabelMismatchError when the model cannot be loaded or answers other labels.
+    What has to be bought is bought through `paid`. Raises TeacherError or LabelMismatchError when the model cannot be
+    loaded or answers other labels.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    if isinstance(spec, EncoderSpec):
-        fit_encoder(spec, gold, directory)
-    elif isinstance(spec, PrototypesSpec):
-        fit_prototypes(spec, gold, directory)
+    if isinstance(spec, CommitteeSpec):
+        _fit_members(spec, gold, directory, paid)
     else:
-        _fit_members(spec, gold, directory)
+        _KINDS[spec.kind].fit(spec, gold, directory, paid)
 
 
-def load_teacher(directory: Path) -> Teacher:
+def load_teacher(directory: Path, paid: PaidAnswers | None = None) -> Teacher:
     """Load the fitted teacher in `directory`; raise TeacherError when there is none or its kind is unknown."""
     kind = read_card(directory).kind
-    if kind not in _LOADERS:
-        raise TeacherError(f"{directory} holds a teacher of kind {kind!r}; known are {', '.join(_LOADERS)}")
-    return _LOADERS[kind](directory)
+    if kind == "committee":
+        return CommitteeTeacher(directory, [load_teacher(member, paid) for member in _member_directories(directory)])
+    if kind not in _KINDS:
+        known = ", ".join([*_KINDS, "committee"])
+        raise TeacherError(f"{directory} holds a teacher of kind {kind!r}; known are {known}")
+    return _KINDS[kind].load(directory, paid)
 
 
 def warm_start_source(directory: Path) -> Path | None:
-    """Return the folder of the encoder whose layers a student may copy: the teacher itself or its first
-    member that is one; None when no encoder is among them."""
-    if read_card(directory).kind != "committee":
-        return directory
-    for member in _member_directories(directory):
-        found = warm_start_source(member)
-        if found is not None and read_card(found).kind == "encoder":
-            return found
-    return None
+    """Return the folder of the encoder whose layers a student may copy: the teacher itself or its first member that
+    is one, a fine-tuned one before a frozen one; None when no encoder is among them."""
+    return next((found for kind in _ENCODERS for found in _of_kind(directory, kind)), None)
+
+
+def encoder_of(directory: Path) -> Path | None:
+    """Return the encoder that `warm_start_source` finds, if all that answers in `directory` are encoders."""
+    kinds = {read_card(path.parent).kind for path in directory.rglob(CARD)} - {"committee"}
+    return warm_start_source(directory) if kinds <= set(_ENCODERS) else None
+
+
+def _of_kind(directory: Path, kind: str) -> Iterator[Path]:
+    found = read_card(directory).kind
+    if found == kind:
+        yield directory
+    elif found == "committee":
+        for member in _member_directories(directory):
+            yield from _of_kind(member, kind)
 
 
 def linear_head(directory: Path) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -59,27 +75,59 @@ def linear_head(directory: Path) -> tuple[torch.Tensor, torch.Tensor] | None:
     return head["weight"] / card.temperature, head["bias"] / card.temperature
 
 
-def _fit_members(spec: CommitteeSpec, gold: Gold, directory: Path) -> None:
-    members = []
-    for position, member in enumerate(spec.members):
-        place = member_directory(directory, position)
-        fit_teacher(member, gold, place)
-        members.append(load_teacher(place))
+def _fit_members(spec: CommitteeSpec, gold: Gold, directory: Path, paid: PaidAnswers | None) -> None:
+    places = [member_directory(directory, position) for position in range(len(spec.members))]
+    # A member that buys is fitted last: what is wrong with the others shows before money is spent.
+    for member, place in sorted(zip(spec.members, places, strict=True), key=lambda pair: _buys(pair[0])):
+        fit_teacher(member, gold, place, paid)
     if is_first_process():
-        fit_committee(members, [example.text for example in gold.dev], gold.targets(gold.dev), directory)
+        fit_committee([load_teacher(place, paid) for place in places], gold, directory)
     wait_for_all()
 
 
-def _load_committee(directory: Path) -> Teacher:
-    return CommitteeTeacher(directory, [load_teacher(member) for member in _member_directories(directory)])
+def _buys(spec: TeacherSpec) -> bool:
+    return any(map(_buys, spec.members)) if isinstance(spec, CommitteeSpec) else _KINDS[spec.kind].buys
 
 
 def _member_directories(directory: Path) -> list[Path]:
     return sorted(directory.glob("member-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
 
 
-_LOADERS: dict[str, Callable[[Path], Teacher]] = {
-    "encoder": EncoderTeacher,
-    "prototypes": EncoderTeacher,
-    "committee": _load_committee,
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """How one kind of teacher is fitted and loaded, as `module:name`; a module is imported when it is needed."""
+
+    fitter: str
+    teacher: str
+    buys: bool = False  # its answers cost money
+
+    def fit(self, spec: Any, gold: Gold, directory: Path, paid: PaidAnswers | None) -> None:
+        arguments = (spec, gold, directory, _required(paid)) if self.buys else (spec, gold, directory)
+        _imported(self.fitter)(*arguments)
+
+    def load(self, directory: Path, paid: PaidAnswers | None) -> Teacher:
+        arguments = (directory, _required(paid)) if self.buys else (directory,)
+        teacher: Teacher = _imported(self.teacher)(*arguments)
+        return teacher
+
+
+def _imported(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def _required(paid: PaidAnswers | None) -> PaidAnswers:
+    if paid is None:
+        raise TeacherError("this teacher's answers cost money; wanted the run's paid answers to keep them in")
+    return paid
+
+
+_KINDS: dict[str, _Kind] = {
+    "encoder": _Kind("teacher.encoder:fit_encoder", "teacher.encoder:EncoderTeacher"),
+    "prototypes": _Kind("teacher.prototypes:fit_prototypes", "teacher.encoder:EncoderTeacher"),
+    "llm_api": _Kind("teacher.llm_api:fit_llm_api", "teacher.llm_api:LlmApiTeacher", buys=True),
+    "llm_local": _Kind("teacher.llm_local:fit_llm_local", "teacher.llm_local:LlmLocalTeacher"),
+    "nli": _Kind("teacher.nli:fit_nli", "teacher.nli:NliTeacher"),
+    "recorded": _Kind("teacher.recorded:fit_recorded", "teacher.recorded:RecordedTeacher"),
+    "rules": _Kind("teacher.rules:fit_rules", "teacher.rules:RulesTeacher"),
 }

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from teacher.base import Progress, Teacher
 from teacher.example import Example
-from teacher.soft_labels import LabelStore, SoftLabels
+from teacher.soft_labels import LabelStore
 
 
 def label_corpus(
@@ -13,8 +13,7 @@ def label_corpus(
     """Answer every example of `chunks` that `store` lacks, `shard_rows` to a shard; memory holds one shard."""
     for shard in _shards(chunks, store, shard_rows, progress):
         answers = teacher.label([example.text for example in shard])
-        ids = tuple(example.id for example in shard)
-        store.append(SoftLabels(ids, answers.probs, answers.outside, answers.method))
+        store.append(answers)
         progress(len(shard))
 
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, get_args
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,8 +18,8 @@ from teacher.errors import CorpusError
 from teacher.example import Example
 from teacher.task import TaskKind
 
-PartName = Literal["pool", "gold", "dev", "test"]
-PARTS: tuple[PartName, ...] = get_args(PartName)
+PartName = Literal["pool", "gold", "dev", "test", "variants"]
+PARTS: tuple[PartName, ...] = ("pool", "gold", "dev", "test")  # variants are made later, beside their labels
 ROW_GROUP = 20_000
 _META = "meta.json"
 _SCHEMA = pa.schema(

@@ -7,6 +7,7 @@ answered, so an interrupted store goes on only with the same teacher and the sam
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +27,30 @@ _ROW_SUM_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
+class Rejected:
+    """A text without an answer: why, and what the teacher said instead."""
+
+    id: str
+    reason: str  # short and countable, such as "outside the label set"
+    raw: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class SoftLabels:
-    """Answers at temperature 1: `probs` float32 (N, C); `outside` float32 (N,), mass on no label at all."""
+    """Answers at temperature 1: `probs` float32 (N, C); `outside` float32 (N,), mass on no label at all.
+
+    What only some teachers know of a row is None where they do not: its price, the ids of the gold rows and passages
+    it was answered from, and how far the members of a committee disagree (nats). `rejected` are texts beside the N.
+    """
 
     ids: tuple[str, ...]
     probs: NDArray[np.float32]
     outside: NDArray[np.float32]
     method: str
+    rejected: tuple[Rejected, ...] = ()
+    cost_usd: NDArray[np.float64] | None = None
+    sources: tuple[tuple[str, ...], ...] | None = None
+    disagreement: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         """Refuse arrays that do not fit together or are not probabilities."""
@@ -79,13 +97,15 @@ class LabelStore:
         self.task = task
         self.teacher = teacher
         directory.mkdir(parents=True, exist_ok=True)
-        self.rows = 0
+        self.rows = 0  # answered ones
+        self._rejected: Counter[str] = Counter()
+        self._cost_usd = 0.0
         self._parts: list[str] = []
         self._adopted = np.empty(0, np.uint64)  # sorted
         self._adopt()
 
     def has(self, ids: Sequence[str]) -> NDArray[np.bool_]:
-        """Say for each id whether an interrupted run had already stored its answer."""
+        """Say for each id whether an interrupted run had already stored its answer, or that it was rejected."""
         return _position(self._adopted, _as_keys(ids))[1]
 
     def append(self, answers: SoftLabels) -> None:
@@ -101,7 +121,7 @@ class LabelStore:
         # The checksums show a resumed run that a stored answer has changed; meta.json does not exist yet.
         write_atomically(self.directory / name, lambda path: pq.write_table(table, path, write_page_checksum=True))
         self._parts.append(name)
-        self.rows += len(answers.ids)
+        self._count(table)
 
     def finish(self, corpus: str) -> StoreMeta:
         """Write meta.json last and return it; after this the store may be read."""
@@ -112,6 +132,8 @@ class LabelStore:
             corpus=corpus,
             rows=self.rows,
             parts={name: file_digest(self.directory / name) for name in self._parts},
+            rejected=dict(sorted(self._rejected.items())),
+            cost_usd=self._cost_usd,
         ).sealed()
         text = meta.spelled()
         write_atomically(self.directory / "meta.json", lambda path: path.write_text(text, encoding="utf-8"))
@@ -132,15 +154,20 @@ class LabelStore:
         usable, adopted = True, [self._adopted]
         for position, path in enumerate(sorted(self.directory.glob("part-*.parquet"))):
             in_order = usable and path.name == f"part-{position:05d}.parquet"
-            keys = _stored_keys(path, wanted) if in_order else None
-            usable = keys is not None
-            if keys is None:
+            table = _stored_table(path, wanted) if in_order else None
+            usable = table is not None
+            if table is None:
                 path.unlink()
                 continue
             self._parts.append(path.name)
-            adopted.append(keys)
+            adopted.append(_as_keys(table["id"].to_pylist()))
+            self._count(table)
         self._adopted = np.sort(np.concatenate(adopted))
-        self.rows = len(self._adopted)
+
+    def _count(self, table: pa.Table) -> None:
+        self._rejected.update(reason for reason in table["rejected"].to_pylist() if reason is not None)
+        self._cost_usd += sum(cost for cost in table["cost_usd"].to_pylist() if cost is not None)
+        self.rows += table["rejected"].null_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +175,12 @@ class StoredLabels:
     """A finished store in memory: answers looked up by content id."""
 
     meta: StoreMeta
-    _keys: NDArray[np.uint64]  # sorted
+    _keys: NDArray[np.uint64]  # sorted; without the rejected
     _probs: NDArray[np.float32]  # in the order of _keys
+
+    def answered(self, ids: Sequence[str]) -> NDArray[np.bool_]:
+        """Say for each id whether it has a soft label."""
+        return _position(self._keys, _as_keys(ids))[1]
 
     def probs(self, ids: Sequence[str]) -> NDArray[np.float32]:
         """Return the probabilities (N, C) of `ids`; raise StoreError when one was never labelled."""
@@ -189,23 +220,49 @@ def read_store(directory: Path) -> StoredLabels:
 def _shards(directory: Path, meta: StoreMeta) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
     for name in meta.parts:
         table = pq.read_table(directory / name)
+        table = table.filter(table["rejected"].is_null())
         yield table["id"].to_pylist(), _from_table(table, len(meta.labels))
 
 
 def _to_table(answers: SoftLabels) -> pa.Table:
-    rows, labels = answers.probs.shape
-    columns = {"id": pa.array(answers.ids, pa.string()), "outside": pa.array(answers.outside)}
-    if labels <= DENSE_LABELS:
-        flat = pa.array(np.ascontiguousarray(answers.probs, np.float32).ravel())
-        columns["probs"] = pa.FixedSizeListArray.from_arrays(flat, labels)
-    else:
-        top = np.argpartition(-answers.probs, DENSE_LABELS, axis=1)[:, :DENSE_LABELS]
-        kept = np.take_along_axis(answers.probs, top, axis=1)
-        columns["top"] = pa.FixedSizeListArray.from_arrays(pa.array(top.astype(np.int32).ravel()), DENSE_LABELS)
-        columns["probs"] = pa.FixedSizeListArray.from_arrays(pa.array(kept.ravel()), DENSE_LABELS)
-        columns["rest"] = pa.array((answers.probs.sum(axis=1) - kept.sum(axis=1)).astype(np.float32))
-    columns["method"] = pa.array([answers.method] * rows).dictionary_encode()
+    """Return the answered rows and, behind them, the rejected ones, whose probabilities are zeros."""
+    answered, refused = len(answers.ids), answers.rejected
+    labels = answers.probs.shape[1]
+    probs = np.concatenate([answers.probs, np.zeros((len(refused), labels), np.float32)]).astype(np.float32)
+    nothing = [None] * len(refused)
+    unknown = [None] * answered
+    columns = {
+        "id": pa.array([*answers.ids, *(one.id for one in refused)], pa.string()),
+        "outside": pa.array(np.concatenate([answers.outside, np.ones(len(refused), np.float32)]), pa.float32()),
+    }
+    columns |= _probability_columns(probs)
+    columns |= {
+        "method": pa.array([answers.method] * len(probs), pa.string()).dictionary_encode(),
+        "cost_usd": pa.array([*_listed(answers.cost_usd, unknown), *nothing], pa.float64()),
+        "sources": pa.array([*(answers.sources or unknown), *nothing], pa.list_(pa.string())),
+        "disagreement": pa.array([*_listed(answers.disagreement, unknown), *nothing], pa.float32()),
+        "rejected": pa.array([*unknown, *(one.reason for one in refused)], pa.string()),
+        "raw": pa.array([*unknown, *(one.raw for one in refused)], pa.string()),
+    }
     return pa.table(columns)
+
+
+def _listed(values: NDArray[np.floating] | None, unknown: list[None]) -> list[float] | list[None]:
+    return unknown if values is None else values.tolist()
+
+
+def _probability_columns(probs: NDArray[np.float32]) -> dict[str, pa.Array]:
+    labels = probs.shape[1]
+    if labels <= DENSE_LABELS:
+        flat = pa.array(np.ascontiguousarray(probs).ravel())
+        return {"probs": pa.FixedSizeListArray.from_arrays(flat, labels)}
+    top = np.argpartition(-probs, DENSE_LABELS, axis=1)[:, :DENSE_LABELS]
+    kept = np.take_along_axis(probs, top, axis=1)
+    return {
+        "top": pa.FixedSizeListArray.from_arrays(pa.array(top.astype(np.int32).ravel()), DENSE_LABELS),
+        "probs": pa.FixedSizeListArray.from_arrays(pa.array(kept.ravel()), DENSE_LABELS),
+        "rest": pa.array((probs.sum(axis=1) - kept.sum(axis=1)).astype(np.float32)),
+    }
 
 
 def _from_table(table: pa.Table, labels: int) -> NDArray[np.float32]:
@@ -243,10 +300,11 @@ def _read_meta(text: bytes) -> StoreMeta | None:
     return meta if is_whole else None
 
 
-def _stored_keys(path: Path, wanted: pa.Schema) -> NDArray[np.uint64] | None:
-    """Return the ids in a shard; None when it is damaged or its schema, metadata included, is not the `wanted`."""
+def _stored_table(path: Path, wanted: pa.Schema) -> pa.Table | None:
+    """Return a shard; None when it is damaged or its schema, metadata included, is not the `wanted`."""
     try:
         table = pq.read_table(path, page_checksum_verification=True)
-        return _as_keys(table["id"].to_pylist()) if table.schema.equals(wanted, check_metadata=True) else None
+        _as_keys(table["id"].to_pylist())
     except (pa.ArrowException, OSError, ValueError, TypeError):
         return None
+    return table if table.schema.equals(wanted, check_metadata=True) else None

@@ -3,10 +3,15 @@
 import csv
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from teacher.paid import PaidAnswers
+    from tests.fault_server import FaultServer, Serve
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -102,3 +107,28 @@ def write_corpus(tmp_path: Path) -> Callable[[], Path]:
         return tmp_path
 
     return write
+
+
+@pytest.fixture
+def serve() -> "Iterator[Serve]":
+    """Return what starts a fault server with some settings; it ends with the test."""
+    from tests.fault_server import FaultServer
+
+    servers: list[FaultServer] = []
+
+    def start(**settings: Any) -> "FaultServer":
+        servers.append(FaultServer(**settings).start())
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def paid(tmp_path: Path) -> "Iterator[PaidAnswers]":
+    """Return an empty file of answers without a budget."""
+    from teacher.paid import PaidAnswers
+
+    with PaidAnswers(tmp_path / "paid.sqlite") as paid:
+        yield paid

@@ -71,7 +71,9 @@ def test_a_committee_teaches_with_weights_for_each_class(finished: tuple[Project
     project = finished[0].copy(tmp_path, "corpus")
     member = json.dumps(CONFIG["teacher"] | {"epochs": 3})
     outcome = project.distill(
-        "export", f"teacher={{kind: committee, members: [{{kind: prototypes, model: encoder}}, {member}]}}"
+        "export",
+        "train.epochs=12",
+        f"teacher={{kind: committee, members: [{{kind: prototypes, model: encoder}}, {member}]}}",
     )
     weights = read(project.run / "teacher" / "teacher.json")["details"]["weights"]
     answer = Predictor.load(project.run / "bundle").predict("my parcel never came")[0]

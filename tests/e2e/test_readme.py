@@ -21,6 +21,7 @@ from tests.e2e.conftest import Outcome, Project
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MINIMAL: dict[str, Any] = {"name": "shop", "data": {"gold": "gold.csv"}}
+READY = MINIMAL | {"teacher": {"kind": "encoder", "model": "owner/name"}}
 SHOWN_ONLY = {"name", "data.gold", "data.unlabeled", "teacher.model"}  # they have no default worth showing
 
 
@@ -108,6 +109,7 @@ def test_every_command_in_the_table_is_one_and_every_command_is_in_it() -> None:
     table = README[README.index("| command | what") : README.index("## How data flows")]
     named = {word for cell in re.findall(r"`([^`]+)`", table) for word in cell.removeprefix("distill ").split()[:1]}
     known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    known |= {str(group.name) for group in app.registered_groups}
     assert named - {"BUNDLE"} == known
 
 
@@ -115,14 +117,14 @@ def test_every_command_in_the_table_is_one_and_every_command_is_in_it() -> None:
 def test_every_config_of_the_readme_loads(block: Block, tmp_path: Path) -> None:
     path = tmp_path / "shop.yaml"
     given = yaml.safe_load(block.text)
-    path.write_text(block.text if "name" in given else yaml.safe_dump(MINIMAL) + block.text, encoding="utf-8")
+    rest = {} if "name" in given else {key: value for key, value in READY.items() if key not in given}
+    path.write_text((yaml.safe_dump(rest) if rest else "") + block.text, encoding="utf-8")
     assert load_config(path).config.name == "shop"
 
 
 def test_the_reference_shows_every_key_with_its_default() -> None:
     reference = next(given for block in blocks("yaml") if "name" in (given := yaml.safe_load(block.text)))
-    least = MINIMAL | {"teacher": {"kind": "encoder", "model": "owner/name"}}
-    defaults = dict(leaves(Config.model_validate(least).model_dump(mode="json")))
+    defaults = dict(leaves(Config.model_validate(READY).model_dump(mode="json")))
     shown = dict(leaves(reference))
     assert sorted(shown) == sorted(defaults)
     assert {key: shown[key] for key in shown if key not in SHOWN_ONLY and shown[key] != defaults[key]} == {}

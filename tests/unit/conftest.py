@@ -100,21 +100,23 @@ def small_teacher(
     small_corpus: Path, small_task: Task, tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """Return the teacher stage's directory: the tiny encoder, fine-tuned on gold."""
-    from distill.teach import teach
+    from distill.teach import LabelInputs, teach
 
     directory = tmp_path_factory.mktemp("teacher")
     spec = EncoderSpec(model=str(tiny_encoder), epochs=12, learning_rate=1e-2, head_learning_rate=1e-2, max_tokens=32)
-    teach(spec, small_corpus, small_task, directory, seed=0, progress=lambda rows: None)
+    teach(spec, LabelInputs(small_corpus, small_task), directory)
     return directory
 
 
 @pytest.fixture(scope="session")
-def small_labels(small_corpus: Path, small_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_labels(
+    small_corpus: Path, small_teacher: Path, small_task: Task, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """Return the store with the teacher's answers to the pool, three shards."""
-    from distill.teach import label
+    from distill.teach import LabelInputs, label
 
     directory = tmp_path_factory.mktemp("labels")
-    label(small_teacher, small_corpus, LabelSpec(shard_rows=50), directory, progress=lambda rows: None)
+    label(small_teacher, LabelSpec(shard_rows=50), LabelInputs(small_corpus, small_task), directory)
     return directory
 
 
@@ -133,7 +135,7 @@ def small_student(
 
     directory = tmp_path_factory.mktemp("student")
     inputs = TrainInputs(small_corpus, small_labels, small_task)
-    train = TrainSpec(epochs=8, learning_rate=1e-2, head_learning_rate=1e-2)
+    train = TrainSpec(epochs=8, learning_rate=5e-3, head_learning_rate=5e-3)
     train_student(inputs, str(small_teacher), small_teacher, StudentSpec(layers=2), train, directory)
     return directory
 

@@ -6,7 +6,7 @@ import pytest
 
 from distill.baselines import ANSWERS, fit_baselines, fit_tfidf_on_gold, read_answers, save_answers
 from distill.spec import TrainSpec
-from distill.teach import label, teach
+from distill.teach import LabelInputs, label, teach
 from distill.tfidf import TfidfClassifier
 from distill.train import TrainInputs, read_metrics
 from student.spec import StudentSpec
@@ -49,8 +49,8 @@ def test_a_small_multi_label_run_gets_its_baselines_too(
     multi_corpus: Path, multi_task: Task, tiny_encoder: Path, tmp_path: Path
 ) -> None:
     spec = PrototypesSpec(model=str(tiny_encoder), max_tokens=32)
-    teach(spec, multi_corpus, multi_task, tmp_path / "teacher", seed=0, progress=lambda rows: None)
-    label(tmp_path / "teacher", multi_corpus, LabelSpec(), tmp_path / "labels", progress=lambda rows: None)
+    teach(spec, LabelInputs(multi_corpus, multi_task), tmp_path / "teacher")
+    label(tmp_path / "teacher", LabelSpec(), LabelInputs(multi_corpus, multi_task), tmp_path / "labels")
     inputs = TrainInputs(multi_corpus, tmp_path / "labels", multi_task)
     (tmp_path / "baselines").mkdir()
     fit_baselines(inputs, str(tiny_encoder), StudentSpec(layers=1), TrainSpec(), tmp_path / "baselines")

@@ -52,6 +52,20 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     monkeypatch.setattr("distill.pipeline.run_pipeline", raise_error)
 
 
+def recorded_calls(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Keep the conductor from working; return the list that its calls go to."""
+    calls: list[object] = []
+
+    def record(
+        loaded: object, *, runs: Path, until: str | None, reporter: object, budget_usd: float | None = None
+    ) -> Path:
+        calls.append((runs, until, getattr(loaded, "config").train.epochs, budget_usd))  # noqa: B009
+        return runs / "shop"
+
+    monkeypatch.setattr("distill.pipeline.run_pipeline", record)
+    return calls
+
+
 @pytest.mark.parametrize(
     "arguments", [[], ["runn"], ["run"], ["check", "--fast"], ["run", "x.yaml", "--log-format", "xml"]]
 )
@@ -64,7 +78,7 @@ def test_wrong_arguments_exit_2_in_one_line(arguments: list[str], capsys: pytest
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
     shown = capsys.readouterr().out
-    commands = "run label train tune export bench report status init check schema predict verify doctor"
+    commands = "run label prompt train tune export bench report status init check schema predict verify doctor"
     assert [name for name in commands.split() if f"\n  {name} " not in shown] == []
 
 
@@ -135,16 +149,22 @@ def test_a_stage_command_hands_its_stage_to_the_conductor(
     command: str,
     stage: str | None,
 ) -> None:
-    calls: list[object] = []
-
-    def record(loaded: object, *, runs: Path, until: str | None, reporter: object) -> Path:
-        calls.append((runs, until, getattr(loaded, "config").train.epochs))  # noqa: B009
-        return runs / "shop"
-
-    monkeypatch.setattr("distill.pipeline.run_pipeline", record)
+    calls = recorded_calls(monkeypatch)
     assert run([command, str(config), "train.epochs=4", "--runs", "elsewhere"]) == 0
-    assert calls == [(Path("elsewhere"), stage, 4.0)]
+    assert calls == [(Path("elsewhere"), stage, 4.0, None)]
     assert capsys.readouterr().out == f"{Path('elsewhere', 'shop')}\n"
+
+
+@pytest.mark.parametrize("command", ["run", "label", "report"])
+def test_a_budget_reaches_the_conductor(config: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    calls = recorded_calls(monkeypatch)
+    assert run([command, str(config), "--budget-usd", "1.5"]) == 0
+    assert [call[-1] for call in calls] == [1.5]  # type: ignore[index]
+
+
+def test_a_budget_below_zero_is_wrong_use(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["run", str(config), "--budget-usd", "-1"]) == 2
+    assert "--budget-usd" in last_line(capsys)
 
 
 def test_check_reports_every_bad_config_and_still_names_the_good_ones(

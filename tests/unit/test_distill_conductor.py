@@ -125,7 +125,7 @@ def test_a_warning_is_kept_for_the_report(tmp_path: Path) -> None:
     assert conductor.warnings == ["the teacher is weak"]
 
 
-def test_a_student_starts_from_the_first_model_of_a_committee_when_no_teacher_can_be_copied(
+def test_a_rival_starts_from_the_first_encoder_of_a_committee_and_names_are_resolved(
     tmp_path: Path, tiny_encoder: Path
 ) -> None:
     members = [{"kind": "prototypes", "model": str(tiny_encoder)}, {"kind": "prototypes", "model": "owner/name"}]
@@ -135,12 +135,9 @@ def test_a_student_starts_from_the_first_model_of_a_committee_when_no_teacher_ca
         tmp_path,
         SilentReporter(),
     )
-    card(conductor.path("teacher"), "committee")
-    card(conductor.path("teacher") / "member-0", "prototypes")
-    assert conductor.student_source() == conductor.untuned_source() == str(tiny_encoder)
-    resolved = conductor.resolved_teacher(conductor.config.teacher)
-    assert isinstance(resolved, CommitteeSpec)
-    assert [member.model for member in resolved.members] == [str(tiny_encoder), "owner/name"]  # type: ignore[union-attr]
+    assert conductor.untuned_source() == str(tiny_encoder)
+    assert isinstance(conductor.teacher, CommitteeSpec)
+    assert [member.model for member in conductor.teacher.members] == [str(tiny_encoder), "owner/name"]  # type: ignore[union-attr]
 
 
 def test_a_student_starts_from_its_teacher_or_from_the_checkpoint_it_names(tmp_path: Path, tiny_encoder: Path) -> None:

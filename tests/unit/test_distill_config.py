@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distill.config import Config, check_models, json_schema, load_config, resolve_model
+from distill.config import Config, check_names, json_schema, load_config, resolve_model
 from distill.errors import ConfigError
 
 MINIMAL = """\
@@ -241,7 +241,7 @@ def test_a_model_folder_without_weights_lists_what_is_there(tmp_path: Path) -> N
 def test_every_unusable_model_of_a_config_is_named_at_once(folder: Path) -> None:
     config = load_text(folder, MINIMAL, "teacher.model=./teacher", "student.init=./student")
     with pytest.raises(ConfigError) as caught:
-        check_models(config, folder)
+        check_names(config, folder)
     assert re.findall(r"^(\S+): found nothing", str(caught.value), re.MULTILINE) == [
         "teacher.model",
         "student.init",

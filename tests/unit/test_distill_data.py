@@ -6,9 +6,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from distill.data import Transfer, labelled_rows, needed_tokens, read_transfer
-from teacher.corpus import read_part
+from teacher.corpus import read_meta, read_part
 from teacher.errors import StoreError
-from teacher.soft_labels import read_store
+from teacher.soft_labels import LabelStore, Rejected, SoftLabels, read_store
 from teacher.task import Task
 
 
@@ -33,11 +33,42 @@ def test_only_gold_texts_of_the_pool_carry_a_gold_label(
         assert targets.tolist() == small_task.targets([gold.get(text) or ()])[0].tolist()
 
 
-def test_a_store_without_some_text_is_refused(
-    small_corpus: Path, small_labels: Path, small_task: Task, multi_corpus: Path
-) -> None:
-    with pytest.raises(StoreError, match="have no soft label"):
+def test_a_store_of_another_corpus_is_refused(small_labels: Path, small_task: Task, multi_corpus: Path) -> None:
+    with pytest.raises(StoreError, match="another corpus"):
         read_transfer(multi_corpus, small_labels, small_task, "pool")
+
+
+@pytest.fixture
+def partial_labels(small_corpus: Path, small_labels: Path, small_task: Task, tmp_path: Path) -> Path:
+    """Return a store in which the teacher answered every third pool text and rejected the rest."""
+    pool, whole = read_part(small_corpus, "pool"), read_store(small_labels)
+    asked, refused = pool[::3], [one for row, one in enumerate(pool) if row % 3]
+    ids = tuple(one.id for one in asked)
+    store = LabelStore(tmp_path, small_task, "someone")
+    rejected = tuple(Rejected(one.id, "no answer") for one in refused)
+    store.append(SoftLabels(ids, whole.probs(ids), np.zeros(len(ids), np.float32), "test", rejected=rejected))
+    store.finish(corpus=read_meta(small_corpus).digest)
+    return tmp_path
+
+
+def test_rejected_texts_stay_out_unless_gold_knows_them(
+    small_corpus: Path, partial_labels: Path, small_task: Task
+) -> None:
+    transfer = read_transfer(small_corpus, partial_labels, small_task, "pool")
+    pool, gold = read_part(small_corpus, "pool"), {one.id for one in read_part(small_corpus, "gold")}
+    assert transfer.texts == [one.text for row, one in enumerate(pool) if row % 3 == 0 or one.id in gold]
+    assert len(transfer.texts) < len(pool)
+
+
+def test_a_gold_label_stands_in_for_a_missing_answer_without_being_certain(
+    small_corpus: Path, partial_labels: Path, small_task: Task
+) -> None:
+    transfer, store = read_transfer(small_corpus, partial_labels, small_task, "gold"), read_store(partial_labels)
+    answered = store.answered([one.id for one in read_part(small_corpus, "gold")])
+    assert not answered.all()
+    assert (transfer.soft.argmax(axis=1) == transfer.targets.argmax(axis=1))[~answered].all()
+    assert transfer.soft[~answered].max() < 0.98
+    np.testing.assert_allclose(transfer.soft.sum(axis=1), 1, atol=1e-5)
 
 
 def test_a_damaged_store_is_refused_before_training(

@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from distill.baselines import ANSWERS, fit_tfidf_on_gold, save_answers
 from distill.evaluate import Answers, RunPaths, answer_test, difference, quality, reliability, write_report
 from distill.package import package
-from distill.teach import TFIDF_ON_GOLD, teach
+from distill.teach import TFIDF_ON_GOLD, LabelInputs, teach
 from export.bundle import read_manifest
 from export.metrics import decode
 from export.runtime import Predictor
@@ -265,7 +265,7 @@ def test_multi_label_decisions_take_their_thresholds_from_dev(
         ).save_pretrained(tmp_path / folder)
         tokenizer.save_pretrained(tmp_path / folder)
     spec = PrototypesSpec(model=str(tiny_classifier), max_tokens=32)
-    teach(spec, multi_corpus, multi_task, tmp_path / "teacher", seed=0, progress=lambda rows: None)
+    teach(spec, LabelInputs(multi_corpus, multi_task), tmp_path / "teacher")
     shutil.copy(tmp_path / "teacher" / TFIDF_ON_GOLD, tmp_path / "baselines" / ANSWERS)
     (tmp_path / "bundle").mkdir()
     fp32 = ExportSpec(precision="fp32")

@@ -119,7 +119,7 @@ def test_all_weight_on_gold_leaves_only_the_gold_loss() -> None:
     torch.testing.assert_close(objective(LOGITS, rows), wanted)
 
 
-@pytest.mark.parametrize(("kind", "loss"), [(SINGLE, centred_mse), (MULTI, soft_bce)])
+@pytest.mark.parametrize(("kind", "loss"), [(SINGLE, tempered_kl), (MULTI, soft_bce)])
 def test_each_kind_of_task_has_a_loss_of_its_own(kind: TaskKind, loss: Callable[..., torch.Tensor]) -> None:
     objective = distillation_objective(kind, None, temperature=1.0, gold_weight=0.0)
     torch.testing.assert_close(objective(LOGITS, batch([False, False])), loss(LOGITS, PROBS, 1.0))

@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 
 from distill.baselines import read_answers
+from distill.data import VARIANTS, read_variants
 from distill.scores import dev_score
-from distill.teach import DEV_SCORES, TFIDF_ON_GOLD, label, teach
+from distill.teach import DEV_SCORES, TFIDF_ON_GOLD, LabelInputs, label, teach
 from teacher.corpus import read_meta, read_part
 from teacher.errors import LabelMismatchError
 from teacher.kinds import load_teacher
 from teacher.soft_labels import read_store
-from teacher.spec import EncoderSpec, LabelSpec, PrototypesSpec
+from teacher.spec import EncoderSpec, LabelSpec, PrototypesSpec, SelectSpec
 from teacher.task import Task, TaskKind
 
 
@@ -32,7 +33,7 @@ def test_a_multi_label_teacher_is_scored_by_macro_f1(
     multi_corpus: Path, multi_task: Task, tiny_encoder: Path, tmp_path: Path
 ) -> None:
     spec = PrototypesSpec(model=str(tiny_encoder), max_tokens=32)
-    teach(spec, multi_corpus, multi_task, tmp_path, seed=0, progress=lambda rows: None)
+    teach(spec, LabelInputs(multi_corpus, multi_task), tmp_path)
     dev = read_part(multi_corpus, "dev")
     targets = multi_task.targets([example.labels or () for example in dev])
     probs = load_teacher(tmp_path).label([example.text for example in dev]).probs
@@ -55,7 +56,7 @@ def test_every_pool_text_is_labelled_with_the_saved_teacher(
 
 
 def test_an_interrupted_labelling_goes_on_and_gives_the_same_store(
-    small_labels: Path, small_teacher: Path, small_corpus: Path, tmp_path: Path
+    small_labels: Path, small_teacher: Path, small_corpus: Path, small_task: Task, tmp_path: Path
 ) -> None:
     counts: list[int] = []
 
@@ -65,12 +66,46 @@ def test_an_interrupted_labelling_goes_on_and_gives_the_same_store(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        label(small_teacher, small_corpus, LabelSpec(shard_rows=25), tmp_path, progress=interrupt)
+        label(
+            small_teacher, LabelSpec(shard_rows=25), LabelInputs(small_corpus, small_task, progress=interrupt), tmp_path
+        )
     assert not (tmp_path / "meta.json").exists()
-    label(small_teacher, small_corpus, LabelSpec(shard_rows=25), tmp_path, progress=lambda rows: None)
+    label(small_teacher, LabelSpec(shard_rows=25), LabelInputs(small_corpus, small_task), tmp_path)
     ids = [example.id for example in read_part(small_corpus, "pool")]
     np.testing.assert_allclose(read_store(tmp_path).probs(ids), read_store(small_labels).probs(ids), atol=1e-5)
     assert read_store(tmp_path).meta.rows == len(ids)
+
+
+def test_variants_of_the_pool_are_labelled_for_themselves_and_stand_beside_it(
+    small_labels: Path, small_teacher: Path, small_corpus: Path
+) -> None:
+    variants = read_part(small_labels / VARIANTS, "variants")
+    pool = {example.id for example in read_part(small_corpus, "pool")}
+    assert len(variants) > len(pool)
+    assert not pool & {one.id for one in variants}
+    stored = read_store(small_labels / VARIANTS).probs([one.id for one in variants])
+    wanted = load_teacher(small_teacher).label([one.text for one in variants]).probs
+    np.testing.assert_allclose(stored, wanted, atol=0.05)  # many texts are answered in bf16 where the CPU has it
+
+
+def test_no_variants_are_made_when_none_are_wanted(
+    small_teacher: Path, small_corpus: Path, small_task: Task, tmp_path: Path
+) -> None:
+    label(small_teacher, LabelSpec(variants=0), LabelInputs(small_corpus, small_task), tmp_path)
+    assert read_variants(tmp_path) is None
+
+
+def test_only_the_texts_selected_are_labelled(
+    small_teacher: Path, small_corpus: Path, small_task: Task, tmp_path: Path
+) -> None:
+    select = SelectSpec(strategy="random", budget_rows=20)
+    spec = LabelSpec(select=select, variants=0)
+    label(small_teacher, spec, LabelInputs(small_corpus, small_task), tmp_path)
+    ids = [example.id for example in read_part(small_corpus, "pool")]
+    gold = {example.id for example in read_part(small_corpus, "gold")}
+    answered = read_store(tmp_path).answered(ids)
+    assert answered.sum() == read_store(tmp_path).meta.rows == 20
+    assert not gold & {one for one, is_answered in zip(ids, answered, strict=True) if is_answered}
 
 
 def test_a_teacher_for_other_labels_is_refused_before_anything_is_labelled(
@@ -79,5 +114,5 @@ def test_a_teacher_for_other_labels_is_refused_before_anything_is_labelled(
     task = Task(TaskKind.SINGLE_LABEL, ("delivery", "payment", "size", "colour"))
     spec = EncoderSpec(model=str(tiny_classifier), trained=True)
     with pytest.raises(LabelMismatchError, match="'colour'"):
-        teach(spec, small_corpus, task, tmp_path, seed=0, progress=lambda rows: None)
+        teach(spec, LabelInputs(small_corpus, task), tmp_path)
     assert not (tmp_path / "teacher.json").exists()

@@ -97,7 +97,7 @@ def test_progress_counts_rows(inputs: TrainInputs, small_teacher: Path, tmp_path
     train_student(
         replace(inputs, progress=counts.append), str(small_teacher), None, StudentSpec(layers=1), QUICK, tmp_path
     )
-    assert sum(counts) == 2 * 4 * 32  # 112 rows make four batches
+    assert 2 * 112 <= sum(counts) <= 2 * 112 + 32  # two epochs of the pool, its variants among them, in whole batches
 
 
 def test_the_rival_sees_gold_alone(

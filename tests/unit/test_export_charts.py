@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from export.charts import percentile_chart, quality_chart, reliability_chart, tokens_chart
+from export.charts import calls_chart, percentile_chart, quality_chart, reliability_chart, tokens_chart
 
 REPORT = json.loads((Path(__file__).parents[1] / "assets" / "report.json").read_text(encoding="utf-8"))
 CHARTS: dict[str, Callable[[], str | None]] = {
@@ -15,6 +15,7 @@ CHARTS: dict[str, Callable[[], str | None]] = {
     "percentiles": lambda: percentile_chart(REPORT["latency"]["percentiles"]),
     "tokens": lambda: tokens_chart(REPORT["latency"]["by_tokens"]),
     "reliability": lambda: reliability_chart(REPORT["reliability"]),
+    "calls": lambda: calls_chart(REPORT["labelling"]["curve"], "accuracy"),
 }
 
 
@@ -95,3 +96,15 @@ def test_charts_without_data_are_absent() -> None:
     assert quality_chart({}, "accuracy") is None
     assert tokens_chart({}) is None
     assert reliability_chart({"teacher": []}) is None
+    assert calls_chart([], "accuracy") is None
+
+
+def test_one_point_is_no_curve_of_calls_and_a_point_without_a_figure_is_left_out() -> None:
+    assert calls_chart([[0, 0.8, 0.7, 0.9]], "accuracy") is None
+    assert calls_chart([[0, 0.8, 0.7, 0.9], [10, None, 0.7, 0.9]], "accuracy") is None
+
+
+def test_the_curve_of_calls_says_what_it_measures() -> None:
+    chart = calls_chart(REPORT["labelling"]["curve"], "macro_f1")
+    assert chart is not None
+    assert {"teacher calls", "macro-F1 on test, %", "2,000"} <= set(texts(chart))

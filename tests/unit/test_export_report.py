@@ -127,7 +127,7 @@ def test_a_run_that_kept_fp32_is_judged_by_its_fp32_student(report: dict[str, An
 def test_the_page_is_well_formed_self_contained_and_runs_nothing(report: dict[str, Any]) -> None:
     html = render_html(report)
     page = Page(html)
-    assert page.tags.count("svg") == 4
+    assert page.tags.count("svg") == 5
     assert not {"script", "link", "img", "iframe"} & set(page.tags)
     assert "://" not in html
     targets = [value for name, value in page.attributes if name in ("href", "src") and value]
@@ -185,7 +185,7 @@ def test_no_single_absent_entry_breaks_the_markdown(report: dict[str, Any], key:
 def test_a_chart_without_data_is_replaced_by_words(report: dict[str, Any], key: str) -> None:
     del report[key]
     page = Page(render_html(report))
-    assert page.tags.count("svg") == 4 - page.words.count("Not measured.") < 4
+    assert page.tags.count("svg") == 5 - page.words.count("Not measured.") < 5
 
 
 def test_figures_that_are_not_a_number_are_shown_as_dashes(report: dict[str, Any]) -> None:
@@ -238,3 +238,45 @@ def test_the_page_says_when_it_was_made(report: dict[str, Any]) -> None:
 
 def test_the_same_report_renders_to_the_same_bytes(report: dict[str, Any]) -> None:
     assert render_html(report) == render_html(copy.deepcopy(report))
+
+
+def test_every_member_of_a_committee_stands_beside_the_mixture(report: dict[str, Any]) -> None:
+    markdown = render_markdown(report)
+    wanted = (
+        "| recorded | 0.29 | 98.4 % | 80.2 % | [78.4, 82.0] | 79.8 % | [78.4, 81.2] | 81.1 % | 94.4 % |",
+        "| learned weights | – | 100.0 % | 94.3 % | [93.3, 95.3] | 94.2 % | [93.3, 95.0] | 94.2 % | 94.2 % |",
+    )
+    for line in wanted:
+        assert line.replace("[", "\\[").replace("]", "\\]") in markdown
+    assert "Committee, member by member" in Page(render_html(report)).words
+
+
+def test_rejected_texts_are_counted_by_reason_and_shown_with_what_was_said(report: dict[str, Any]) -> None:
+    markdown = render_markdown(report)
+    assert "| outside the label set |  |  | 39 |" in markdown
+    assert "| outside the label set, for example | Is there a fee for that? | fees\\_and\\_charges |  |" in markdown
+    assert "| no answer, for example | hello | (nothing) |  |" in markdown
+    assert "| texts rejected | 43 |" in markdown
+
+
+def test_small_prices_keep_their_digits_and_sources_their_texts(report: dict[str, Any]) -> None:
+    markdown = render_markdown(report)
+    assert "| paid for an answered text | \\$0.000081 |" in markdown
+    assert "| paid for labelling | \\$0.16 |" in markdown
+    assert "| 0f3c21d4a9b85e67 | Where do I see the exchange rate? | 48 |" in markdown
+    assert "1,957 answers rest on 613 examples and passages." in markdown
+
+
+def test_a_selection_is_described_and_its_curve_drawn_only_where_there_was_one(report: dict[str, Any]) -> None:
+    assert "| texts chosen by | both |" in render_markdown(report)
+    assert "Quality against teacher calls" in render_html(report)
+    report["labelling"] |= {"selection": None, "curve": []}
+    assert "texts chosen" not in render_markdown(report)
+    page = Page(render_html(report))
+    assert page.tags.count("svg") == 4
+    assert "What more teacher calls were worth" not in page.words
+
+
+def test_a_teacher_that_is_no_committee_has_no_members_to_show(report: dict[str, Any]) -> None:
+    report["ablation"] = {"metric": "accuracy", "rows": []}
+    assert "The teacher is no committee." in render_markdown(report)

@@ -185,7 +185,7 @@ def test_an_embedder_gives_the_unit_length_mean_of_the_encoders_states(small_tea
 
 
 def test_a_folder_without_a_tokenizer_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(TeacherError, match=f"cannot load the tokenizer of {tmp_path}"):
+    with pytest.raises(TeacherError, match=f"found no tokenizer in {tmp_path}"):
         load_tokenizer(tmp_path)
 
 

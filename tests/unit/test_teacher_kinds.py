@@ -8,7 +8,7 @@ from teacher.base import TeacherCard, read_card
 from teacher.corpus import read_part
 from teacher.encoder import Gold
 from teacher.errors import LabelMismatchError, TeacherError
-from teacher.kinds import fit_teacher, load_teacher, warm_start_source
+from teacher.kinds import encoder_of, fit_teacher, load_teacher, warm_start_source
 from teacher.spec import CommitteeSpec, EncoderSpec, PrototypesSpec
 from teacher.task import Task, TaskKind
 
@@ -75,10 +75,28 @@ def test_an_encoder_inside_a_nested_committee_is_found(tmp_path: Path) -> None:
     assert warm_start_source(tmp_path) == tmp_path / "member-1" / "member-0"
 
 
+def test_a_frozen_encoder_is_the_warm_start_where_none_is_fine_tuned(tmp_path: Path) -> None:
+    card("committee", tmp_path)
+    card("rules", tmp_path / "member-0")
+    card("prototypes", tmp_path / "member-1")
+    assert warm_start_source(tmp_path) == tmp_path / "member-1"
+    card("encoder", tmp_path / "member-2")
+    assert warm_start_source(tmp_path) == tmp_path / "member-2"
+
+
 def test_a_committee_without_an_encoder_gives_no_warm_start(tmp_path: Path) -> None:
     card("committee", tmp_path)
-    card("prototypes", tmp_path / "member-0")
+    card("rules", tmp_path / "member-0")
+    card("recorded", tmp_path / "member-1")
     assert warm_start_source(tmp_path) is None
+
+
+def test_variants_are_for_teachers_that_are_encoders_all_through(tmp_path: Path) -> None:
+    card("committee", tmp_path)
+    card("encoder", tmp_path / "member-0")
+    assert encoder_of(tmp_path) == tmp_path / "member-0"
+    card("llm_api", tmp_path / "member-1")
+    assert encoder_of(tmp_path) is None
 
 
 def test_an_unfinished_teacher_is_refused_with_the_command_to_run(tmp_path: Path) -> None:
@@ -88,7 +106,7 @@ def test_an_unfinished_teacher_is_refused_with_the_command_to_run(tmp_path: Path
 
 def test_an_unknown_kind_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     card("oracle", tmp_path)
-    with pytest.raises(TeacherError, match="'oracle'; known are encoder, prototypes, committee"):
+    with pytest.raises(TeacherError, match=r"'oracle'; known are encoder, prototypes, llm_api, .*, committee"):
         load_teacher(tmp_path)
 
 

@@ -1,0 +1,121 @@
+"""Variants of texts: what somebody might have written instead, for a teacher to score.
+
+A variant inherits no label; whoever trains on one asks the teacher about the variant itself. Knows nothing of tasks
+and teachers.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from teacher.encoder import load_embedder
+from teacher.example import Example, content_id, normalise
+
+Words = list[str]
+_NEIGHBOURS = 8  # of which one takes a word's place
+_REPLACED, _DROPPED, _TWICE = 0.2, 0.15, 0.3  # shares of words, of words, and of variants that are varied once more
+_BLOCK = 4096
+
+
+class WordNeighbours:
+    """For each word of some texts that has an embedding: the words whose embeddings are nearest by cosine."""
+
+    def __init__(self, texts: Sequence[str], vocabulary: Mapping[str, int], embeddings: NDArray[np.float32]) -> None:
+        """Look the words of `texts` up in the rows (vocabulary, width) that `vocabulary` names."""
+        used = {word for text in texts for word in text.lower().split() if word.isalpha()}
+        self._words = sorted(word for word in used if word in vocabulary)
+        self._position = {word: position for position, word in enumerate(self._words)}
+        vectors = embeddings[[vocabulary[word] for word in self._words]]
+        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+        self._near = _nearest(vectors, min(_NEIGHBOURS, len(self._words) - 1))
+
+    def draw(self, word: str, random: np.random.Generator) -> str:
+        """Return one of the neighbours of `word`, or `word` where none is known."""
+        position = self._position.get(word.lower())
+        if position is None or not self._near.shape[1]:
+            return word
+        return self._words[int(self._near[position, random.integers(self._near.shape[1])])]
+
+
+def word_neighbours(model: str, texts: Sequence[str]) -> WordNeighbours:
+    """Return the neighbours of the words of `texts` among the token embeddings of the encoder `model`."""
+    embedder = load_embedder(model, max_tokens=8)
+    table = embedder.model.encoder.get_input_embeddings().weight
+    return WordNeighbours(texts, embedder.tokenizer.get_vocab(), table.detach().float().numpy())
+
+
+def make_variants(texts: Sequence[str], copies: int, neighbours: WordNeighbours | None, *, seed: int) -> list[Example]:
+    """Return up to `copies` variants of each of `texts`, none of them one of `texts` or there twice.
+
+    Each is made in one or two of these ways: words replaced by neighbours (where there are `neighbours`), words
+    dropped, two words swapped, a typing error, the start of the text followed by the end of another one. The same
+    seed gives the same variants.
+    """
+    random = np.random.default_rng(seed)
+    ways = _ways(texts, neighbours, random)
+    seen = {content_id(text) for text in texts}
+    variants = []
+    for text in texts:
+        for copy in range(copies):
+            words = ways[copy % len(ways)](text.split())
+            if random.random() < _TWICE:
+                words = ways[int(random.integers(len(ways)))](words)
+            variant = normalise(" ".join(words))
+            if variant and (key := content_id(variant)) not in seen:
+                seen.add(key)
+                variants.append(Example(key, variant))
+    return variants
+
+
+def _ways(
+    texts: Sequence[str], neighbours: WordNeighbours | None, random: np.random.Generator
+) -> list[Callable[[Words], Words]]:
+    def replace(words: Words) -> Words:
+        if neighbours is None:
+            return words
+        chosen = set(random.choice(len(words), max(1, int(_REPLACED * len(words))), replace=False).tolist())
+        return [neighbours.draw(word, random) if at in chosen else word for at, word in enumerate(words)]
+
+    def drop(words: Words) -> Words:
+        return [word for word in words if random.random() >= _DROPPED] or words
+
+    def splice(words: Words) -> Words:
+        other = texts[int(random.integers(len(texts)))].split()
+        head = words[: max(1, int(len(words) * random.uniform(0.3, 0.8)))]
+        return head + other[int(len(other) * random.uniform(0.2, 0.7)) :]
+
+    def mistype(words: Words) -> Words:
+        at = int(random.integers(len(words)))
+        return [*words[:at], _mistyped(words[at], random), *words[at + 1 :]]
+
+    def swap(words: Words) -> Words:
+        if len(words) < 2:
+            return words
+        at = int(random.integers(len(words) - 1))
+        return [*words[:at], words[at + 1], words[at], *words[at + 2 :]]
+
+    return [drop, splice, mistype, swap] if neighbours is None else [replace, drop, splice, mistype, swap]
+
+
+def _mistyped(word: str, random: np.random.Generator) -> str:
+    if len(word) < 4:
+        return word
+    at = int(random.integers(1, len(word) - 2))
+    swapped = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+    return swapped if random.random() < 0.5 else word[:at] + word[at + 1 :]
+
+
+def _nearest(vectors: NDArray[np.float32], count: int) -> NDArray[np.intp]:
+    """Return for each of the unit `vectors` (W, width) the rows of the `count` nearest others."""
+    if count < 1:
+        return np.zeros((len(vectors), 0), np.intp)
+    return np.concatenate(list(_nearest_blocks(vectors, count)))
+
+
+def _nearest_blocks(vectors: NDArray[np.float32], count: int) -> Iterator[NDArray[np.intp]]:
+    for start in range(0, len(vectors), _BLOCK):
+        likeness = vectors[start : start + _BLOCK] @ vectors.T
+        rows = np.arange(len(likeness))
+        likeness[rows, start + rows] = -np.inf
+        yield np.argpartition(-likeness, count - 1, axis=1)[:, :count]
