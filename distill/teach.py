@@ -3,28 +3,30 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logit
 
 from distill.baselines import fit_tfidf_on_gold, save_answers
 from distill.data import VARIANTS
+from distill.quality import fill
 from distill.scores import HEADLINES, dev_score
-from teacher.base import Progress, Teacher, probs_of_all
+from teacher.base import Progress, Teacher
 from teacher.corpus import iterate_part, read_meta, read_part
 from teacher.encoder import Gold
 from teacher.example import Example
 from teacher.kinds import encoder_of, fit_teacher, load_teacher
 from teacher.label import label_corpus
 from teacher.paid import PaidAnswers
+from teacher.partial import log_scores
 from teacher.parts import PartWriter
 from teacher.processes import is_first_process, wait_for_all
 from teacher.select import iterate_ids, select_pool
 from teacher.soft_labels import LabelStore, read_store
 from teacher.spec import LabelSpec, TeacherSpec
-from teacher.task import Task
+from teacher.task import Task, TaskKind
 from teacher.variants import make_variants, word_neighbours
 
 DEV_SCORES = "dev_scores.json"
@@ -48,7 +50,8 @@ def teach(spec: TeacherSpec, inputs: LabelInputs, directory: Path) -> None:
     """Fit and calibrate the teacher in `directory`, and write how it and TF-IDF on gold score on dev."""
     corpus, task, paid = inputs.corpus, inputs.task, inputs.paid
     dev = read_part(corpus, "dev")
-    gold = Gold(task, read_part(corpus, "gold"), dev, dev_score(task.kind), inputs.seed, inputs.progress)
+    parts, pool = (read_part(corpus, "gold"), dev), partial(iterate_part, corpus, "pool")
+    gold = Gold(task, *parts, dev_score(task.kind), inputs.seed, inputs.progress, pool)
     fit_teacher(spec, gold, directory, paid)
     if is_first_process():
         targets, texts = gold.targets(dev), [example.text for example in dev]
@@ -115,5 +118,10 @@ def _make_variants(corpus: Path, labels: Path, copies: int, encoder: Path | None
 
 
 def _score(teacher: Teacher, texts: list[str], targets: NDArray[np.float32]) -> float:
-    probs = probs_of_all(teacher, texts)
-    return dev_score(teacher.task.kind)(logit(np.clip(probs, 1e-9, 1 - 1e-7)), targets)
+    """Return the dev score; a text that the teacher rejects counts as wrong."""
+    kind, given = teacher.task.kind, fill(teacher.label(texts), texts)
+    score = dev_score(kind)
+    if kind is TaskKind.MULTI_LABEL:  # where nothing was answered nothing is decided
+        return score(log_scores(kind, given.probs), targets)
+    kept = given.answered
+    return score(log_scores(kind, given.probs[kept]), targets[kept]) * float(kept.mean()) if kept.any() else 0.0

@@ -4,12 +4,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from teacher.errors import TeacherError
-from teacher.example import content_id
 from teacher.soft_labels import SoftLabels
 from teacher.task import Task, TaskKind
 
@@ -27,22 +24,6 @@ class Teacher(Protocol):
     def label(self, texts: Sequence[str]) -> SoftLabels:
         """Return the soft labels of `texts` in their order, at temperature 1; those it rejects stand in `rejected`."""
         ...
-
-
-def probs_of_all(teacher: Teacher, texts: Sequence[str]) -> NDArray[np.float32]:
-    """Return the probabilities (N, C) of all `texts`; one that `teacher` rejects gets 1/C, or 0 for each label.
-
-    For scoring alone: such a row knows nothing and is counted as it falls.
-    """
-    answers = teacher.label(texts)
-    labels = len(teacher.task.labels)
-    unknown = 1 / labels if teacher.task.kind is TaskKind.SINGLE_LABEL else 0.0
-    probs = np.full((len(texts), labels), unknown, np.float32)
-    rows = {answered: row for row, answered in enumerate(answers.ids)}
-    for position, text in enumerate(texts):
-        if (row := rows.get(content_id(text))) is not None:
-            probs[position] = answers.probs[row]
-    return probs
 
 
 class TeacherCard(BaseModel):

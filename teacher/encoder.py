@@ -2,7 +2,7 @@
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from teacher.pooled import HEAD, PooledClassifier, PooledEncoder, load_encoder, 
 from teacher.processes import is_first_process, wait_for_all
 from teacher.scorer import TextScorer, check_vocabulary
 from teacher.soft_labels import SoftLabels
-from teacher.spec import EncoderSpec
+from teacher.spec import EncoderSpec, FineTuneSpec
 from teacher.task import PROBLEM_TYPES, Task, TaskKind, align_labels
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
@@ -43,6 +43,7 @@ class Gold:
     score: Score
     seed: int = 0
     progress: Progress = field(default=lambda rows: None)
+    pool: Callable[[], Iterable[Sequence[Example]]] = field(default=lambda: ())  # in chunks, read again at each call
 
     def targets(self, examples: Sequence[Example]) -> NDArray[np.float32]:
         """Return the 0/1 targets (N, C) of labelled examples."""
@@ -61,13 +62,62 @@ class Fitted:
 
 def fit_encoder(spec: EncoderSpec, gold: Gold, directory: Path) -> None:
     """Fine-tune `spec.model` on `gold.train` (or take a trained classifier as it is), calibrate on dev, save."""
-    set_seed(gold.seed)
     tokenizer = load_tokenizer(spec.model)
-    model = _load_trained(spec.model) if spec.trained else _fine_tuned(tokenizer, spec, gold, directory / "checkpoints")
+    if spec.trained:
+        model: PreTrainedModel | PooledClassifier = _load_trained(spec.model)
+    else:
+        texts, targets = [example.text for example in gold.train], gold.targets(gold.train)
+        if spec.label_names:
+            texts += [gold.task.descriptions.get(name) or name.replace("_", " ") for name in gold.task.labels]
+            targets = np.concatenate([targets, np.eye(len(gold.task.labels), dtype=np.float32)])
+        model = fine_tune(tokenizer, spec, gold, (texts, targets), directory / "checkpoints")
+    calibrate_and_save(model, tokenizer, gold, spec.max_tokens, directory)
+
+
+def fine_tune(
+    tokenizer: PreTrainedTokenizerBase,
+    spec: FineTuneSpec,
+    gold: Gold,
+    lesson: tuple[list[str], NDArray[np.float32]],
+    checkpoints: Path,
+) -> PooledClassifier:
+    """Return `spec.model` with a mean-pooled head, trained on the texts and targets (N, C) of `lesson`.
+
+    Targets are 0/1 or probabilities; dev of `gold` is looked at on the way and decides nothing.
+    """
+    seed = gold.seed if spec.seed is None else spec.seed
+    set_seed(seed)
+    model = PooledClassifier(load_encoder(spec.model), len(gold.task.labels))
+    check_vocabulary(model, tokenizer)
+    epochs = spec.epochs or gold_epochs(len(lesson[0]))
+    recipe = Recipe(epochs, spec.learning_rate, spec.head_learning_rate, spec.batch_size, seed=seed)
+    dev = [example.text for example in gold.dev]
+    run = Run(
+        directory=checkpoints,
+        train=TokenRows(tokenizer, lesson[0], spec.max_tokens, targets=lesson[1]),
+        dev=TokenRows(tokenizer, dev, spec.max_tokens, targets=gold.targets(gold.dev)),
+        objective=hard_label_objective(gold.task.kind),
+        padding_id=tokenizer.pad_token_id or 0,
+        score=gold.score,
+        progress=gold.progress,
+    )
+    FineTuner(model, recipe, run).fit()
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return model
+
+
+def calibrate_and_save(
+    model: PreTrainedModel | PooledClassifier,
+    tokenizer: PreTrainedTokenizerBase,
+    gold: Gold,
+    max_tokens: int,
+    directory: Path,
+) -> None:
+    """Fit the temperature of `model` on dev and write it into `directory` as an encoder teacher."""
     columns = align_columns(model, gold.task)
-    logits = TextScorer(model, tokenizer, spec.max_tokens).logits([example.text for example in gold.dev])
+    logits = TextScorer(model, tokenizer, max_tokens).logits([example.text for example in gold.dev])
     temperature = fit_temperature(gold.task.kind, logits[:, columns], gold.targets(gold.dev))
-    save_fitted(model, tokenizer, Fitted("encoder", gold.task, temperature, spec.max_tokens), directory)
+    save_fitted(model, tokenizer, Fitted("encoder", gold.task, temperature, max_tokens), directory)
 
 
 class EncoderTeacher:
@@ -156,31 +206,6 @@ def _load_trained(model: str | Path) -> PreTrainedModel:
         return AutoModelForSequenceClassification.from_pretrained(model, dtype=torch.float32)
     except (OSError, ValueError, RuntimeError) as error:
         raise TeacherError(f"cannot load {model}: {str(error).splitlines()[0]}") from error
-
-
-def _fine_tuned(
-    tokenizer: PreTrainedTokenizerBase, spec: EncoderSpec, gold: Gold, checkpoints: Path
-) -> PooledClassifier:
-    model = PooledClassifier(load_encoder(spec.model), len(gold.task.labels))
-    check_vocabulary(model, tokenizer)
-    epochs = spec.epochs or gold_epochs(len(gold.train))
-    recipe = Recipe(epochs, spec.learning_rate, spec.head_learning_rate, spec.batch_size, seed=gold.seed)
-    rows = [
-        TokenRows(tokenizer, [example.text for example in part], spec.max_tokens, targets=gold.targets(part))
-        for part in (gold.train, gold.dev)
-    ]
-    run = Run(
-        directory=checkpoints,
-        train=rows[0],
-        dev=rows[1],
-        objective=hard_label_objective(gold.task.kind),
-        padding_id=tokenizer.pad_token_id or 0,
-        score=gold.score,
-        progress=gold.progress,
-    )
-    FineTuner(model, recipe, run).fit()
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    return model
 
 
 ACTIVATIONS = {

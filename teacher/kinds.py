@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from teacher.base import CARD, Teacher, read_card
+from teacher.base import Teacher, read_card
 from teacher.committee import CommitteeTeacher, fit_committee, member_directory
 from teacher.encoder import Gold
 from teacher.errors import TeacherError
 from teacher.paid import PaidAnswers
 from teacher.pooled import HEAD
 from teacher.processes import is_first_process, wait_for_all
-from teacher.spec import CommitteeSpec, TeacherSpec
+from teacher.self_training import fit_self_training
+from teacher.spec import CommitteeSpec, SelfTrainingSpec, TeacherSpec
 
 _ENCODERS = ("encoder", "prototypes")  # kinds whose layers a student can copy
 
@@ -30,6 +31,10 @@ def fit_teacher(spec: TeacherSpec, gold: Gold, directory: Path, paid: PaidAnswer
     directory.mkdir(parents=True, exist_ok=True)
     if isinstance(spec, CommitteeSpec):
         _fit_members(spec, gold, directory, paid)
+    elif isinstance(spec, SelfTrainingSpec):
+        first = directory / "first"
+        fit_teacher(spec.teacher, gold, first, paid)
+        fit_self_training(spec, gold, load_teacher(first, paid), directory)
     else:
         _KINDS[spec.kind].fit(spec, gold, directory, paid)
 
@@ -53,8 +58,16 @@ def warm_start_source(directory: Path) -> Path | None:
 
 def encoder_of(directory: Path) -> Path | None:
     """Return the encoder that `warm_start_source` finds, if all that answers in `directory` are encoders."""
-    kinds = {read_card(path.parent).kind for path in directory.rglob(CARD)} - {"committee"}
-    return warm_start_source(directory) if kinds <= set(_ENCODERS) else None
+    return warm_start_source(directory) if set(_kinds_in(directory)) <= set(_ENCODERS) else None
+
+
+def _kinds_in(directory: Path) -> Iterator[str]:
+    found = read_card(directory).kind
+    if found == "committee":
+        for member in _member_directories(directory):
+            yield from _kinds_in(member)
+    else:
+        yield found
 
 
 def _of_kind(directory: Path, kind: str) -> Iterator[Path]:
@@ -86,6 +99,8 @@ def _fit_members(spec: CommitteeSpec, gold: Gold, directory: Path, paid: PaidAns
 
 
 def _buys(spec: TeacherSpec) -> bool:
+    if isinstance(spec, SelfTrainingSpec):
+        return _buys(spec.teacher)
     return any(map(_buys, spec.members)) if isinstance(spec, CommitteeSpec) else _KINDS[spec.kind].buys
 
 

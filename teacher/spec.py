@@ -90,19 +90,35 @@ class ModelSpec(Spec):
         return self.model_copy(update=update)
 
 
-class EncoderSpec(ModelSpec):
-    """Fine-tune a Hugging Face encoder on gold, or load one that already is fine-tuned (`trained: true`)."""
+class FineTuneSpec(ModelSpec):
+    """How an encoder is fine-tuned into a classifier."""
 
     models: ClassVar = ("model",)
 
-    kind: Literal["encoder"] = "encoder"
     model: str
-    trained: bool = False
-    epochs: float | None = Field(None, gt=0, le=1000, description="null: chosen from the number of gold rows")
+    epochs: float | None = Field(None, gt=0, le=1000, description="null: chosen from the number of rows")
     learning_rate: float = Field(2e-4, gt=0, lt=1)
     head_learning_rate: float = Field(2e-3, gt=0, lt=1)
     batch_size: int = Field(32, ge=1, le=4096)
     max_tokens: int = Field(128, ge=4, le=8192)
+    seed: int | None = Field(None, ge=0, lt=2**31, description="null: the seed of the run")
+
+
+class EncoderSpec(FineTuneSpec):
+    """Fine-tune a Hugging Face encoder on gold, or load one that already is fine-tuned (`trained: true`)."""
+
+    kind: Literal["encoder"] = "encoder"
+    trained: bool = False
+    label_names: bool = Field(False, description="learn from each label's description, or name, as from a gold text")
+
+
+class SelfTrainingSpec(FineTuneSpec):
+    """Fine-tune an encoder on gold and on the pool as another teacher answers it; then again, as it answers itself."""
+
+    kind: Literal["self_training"] = "self_training"
+    teacher: "TeacherSpec"
+    rounds: int = Field(2, ge=1, le=20)
+    pool_rows: int = Field(20_000, ge=1, le=1_000_000, description="of a larger pool so many are drawn")
 
 
 class PrototypesSpec(ModelSpec):
@@ -224,9 +240,18 @@ class CommitteeSpec(ModelSpec):
 
 
 TeacherSpec = Annotated[
-    EncoderSpec | PrototypesSpec | LlmApiSpec | LlmLocalSpec | NliSpec | RecordedSpec | RulesSpec | CommitteeSpec,
+    EncoderSpec
+    | SelfTrainingSpec
+    | PrototypesSpec
+    | LlmApiSpec
+    | LlmLocalSpec
+    | NliSpec
+    | RecordedSpec
+    | RulesSpec
+    | CommitteeSpec,
     Field(discriminator="kind"),
 ]
+SelfTrainingSpec.model_rebuild()
 CommitteeSpec.model_rebuild()
 
 

@@ -12,7 +12,7 @@ from teacher.corpus import read_meta, read_part
 from teacher.errors import LabelMismatchError
 from teacher.kinds import load_teacher
 from teacher.soft_labels import read_store
-from teacher.spec import EncoderSpec, LabelSpec, PrototypesSpec, SelectSpec
+from teacher.spec import EncoderSpec, LabelSpec, PrototypesSpec, RecordedSpec, SelectSpec
 from teacher.task import Task, TaskKind
 
 
@@ -116,3 +116,16 @@ def test_a_teacher_for_other_labels_is_refused_before_anything_is_labelled(
     with pytest.raises(LabelMismatchError, match="'colour'"):
         teach(spec, LabelInputs(small_corpus, task), tmp_path)
     assert not (tmp_path / "teacher.json").exists()
+
+
+def test_a_dev_text_that_the_teacher_rejects_counts_as_wrong(
+    small_corpus: Path, small_task: Task, tmp_path: Path
+) -> None:
+    dev = read_part(small_corpus, "dev")
+    lines = [
+        f"{example.text}\t{(example.labels or ('',))[0]}" for example in [*read_part(small_corpus, "gold"), *dev[:30]]
+    ]
+    (tmp_path / "answers.tsv").write_text("\n".join(["text\tlabel", *lines]), encoding="utf-8")
+    spec = RecordedSpec(answers=str(tmp_path / "answers.tsv"))
+    teach(spec, LabelInputs(small_corpus, small_task), tmp_path)
+    assert json.loads((tmp_path / DEV_SCORES).read_text())["teacher"] == pytest.approx(30 / 40)

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, BertTokenizerFast
 
 from distill.scores import dev_score
+from teacher import encoder as module
 from teacher.base import read_card
 from teacher.corpus import read_part
 from teacher.encoder import EncoderTeacher, Fitted, Gold, fit_encoder, load_embedder, load_tokenizer, save_fitted
@@ -210,3 +212,22 @@ def test_a_multi_label_teacher_answers_with_independent_probabilities(
     wanted = torch.sigmoid(torch.from_numpy(teacher.scorer.logits(TEXTS)) / read_card(tmp_path).temperature).numpy()
     np.testing.assert_allclose(teacher.label(TEXTS).probs, wanted, rtol=1e-5)
     assert abs(teacher.label(TEXTS).probs.sum(axis=1) - 1).min() > 1e-3
+
+
+def test_label_names_are_learned_as_texts_of_their_label(
+    gold: Gold, tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lessons = []
+    real = module.fine_tune
+
+    def watched(tokenizer: Any, spec: Any, gold: Gold, lesson: Any, checkpoints: Path) -> Any:
+        lessons.append(lesson)
+        return real(tokenizer, spec, gold, lesson, checkpoints)
+
+    monkeypatch.setattr(module, "fine_tune", watched)
+    described = replace(gold, task=replace(gold.task, descriptions={"size": "the fit of clothes"}))
+    fit_encoder(EncoderSpec(model=str(tiny_encoder), epochs=1, label_names=True), described, tmp_path)
+    (texts, targets) = lessons[0]
+    assert texts[-3:] == ["delivery", "payment", "the fit of clothes"]
+    np.testing.assert_array_equal(targets[-3:], np.eye(3))
+    assert len(texts) == len(gold.train) + 3

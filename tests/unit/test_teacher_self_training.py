@@ -1,0 +1,96 @@
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distill.scores import dev_score
+from teacher.corpus import iterate_part, read_part
+from teacher.encoder import Gold
+from teacher.errors import TeacherError
+from teacher.kinds import encoder_of, fit_teacher, load_teacher
+from teacher.self_training import fit_self_training
+from teacher.soft_labels import Rejected, SoftLabels
+from teacher.spec import EncoderSpec, PrototypesSpec, SelfTrainingSpec
+from teacher.task import Task
+
+
+@pytest.fixture
+def gold(small_corpus: Path, small_task: Task) -> Gold:
+    """Return six gold rows, the dev rows and the pool of the small corpus."""
+    few, dev = read_part(small_corpus, "gold")[:6], read_part(small_corpus, "dev")
+    return Gold(small_task, few, dev, dev_score(small_task.kind), pool=partial(iterate_part, small_corpus, "pool"))
+
+
+class Oracle:
+    """Knows the label of every text by the words in it, and answers every other text."""
+
+    fingerprint, parameters = "oracle", 0
+    signs = (("parcel", "courier", "package", "order"), ("card", "invoice", "charge", "refund"))
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.asked: list[str] = []
+
+    def label(self, texts: list[str]) -> SoftLabels:
+        self.asked += texts
+        answers = SoftLabels((), np.zeros((0, 3), np.float32), np.zeros(0, np.float32), "oracle")
+        from teacher.example import content_id
+
+        ids, probs, lost = [], [], []
+        for row, text in enumerate(texts):
+            if row % 2:
+                lost.append(Rejected(content_id(text), "odd"))
+                continue
+            label = next((at for at, signs in enumerate(self.signs) if any(sign in text for sign in signs)), 2)
+            ids.append(content_id(text))
+            probs.append(np.full(3, 0.05) + 0.85 * np.eye(3)[label])
+        return SoftLabels(
+            tuple(ids), np.array(probs, np.float32), np.zeros(len(ids), np.float32), answers.method, tuple(lost)
+        )
+
+
+def spec(model: Path, **changes: object) -> SelfTrainingSpec:
+    """Return a spec whose first teacher is never fitted here."""
+    first = PrototypesSpec(model=str(model))
+    fields = {"epochs": 12, "learning_rate": 1e-2, "head_learning_rate": 1e-2, "max_tokens": 32, "rounds": 1}
+    return SelfTrainingSpec(model=str(model), teacher=first, **{**fields, **changes})  # type: ignore[arg-type]
+
+
+def test_the_encoder_learns_from_the_pool_what_six_gold_rows_cannot_tell(
+    gold: Gold, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    texts, truth = [one.text for one in gold.dev], gold.targets(gold.dev).argmax(axis=1)
+    alone = EncoderSpec(model=str(tiny_encoder), epochs=12, learning_rate=1e-2, head_learning_rate=1e-2, max_tokens=32)
+    fit_teacher(alone, gold, tmp_path / "alone")
+    (tmp_path / "trained").mkdir()
+    fit_self_training(spec(tiny_encoder), gold, Oracle(gold.task), tmp_path / "trained")
+    right = [
+        float((load_teacher(tmp_path / name).label(texts).probs.argmax(axis=1) == truth).mean())
+        for name in ("alone", "trained")
+    ]
+    assert right[1] > max(right[0], 0.7)
+
+
+def test_neither_gold_nor_dev_is_asked_about_and_no_more_of_the_pool_than_wanted(
+    gold: Gold, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    oracle = Oracle(gold.task)
+    fit_self_training(spec(tiny_encoder, pool_rows=20, epochs=1), gold, oracle, tmp_path)
+    held = {one.text for one in (*gold.train, *gold.dev)}
+    assert len(oracle.asked) == len(set(oracle.asked)) == 20
+    assert not held & set(oracle.asked)
+
+
+def test_what_comes_out_is_an_encoder_that_a_student_can_start_from(
+    gold: Gold, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    fit_teacher(spec(tiny_encoder, rounds=2, epochs=1), gold, tmp_path)
+    assert encoder_of(tmp_path) == tmp_path
+    assert load_teacher(tmp_path).label(["my parcel is late"]).method == "encoder"
+
+
+def test_a_run_without_a_pool_is_refused(gold: Gold, tiny_encoder: Path, tmp_path: Path) -> None:
+    bare = Gold(gold.task, gold.train, gold.dev, gold.score)
+    with pytest.raises(TeacherError, match="no pool text besides gold"):
+        fit_self_training(spec(tiny_encoder), bare, Oracle(gold.task), tmp_path)
