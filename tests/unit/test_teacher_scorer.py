@@ -7,7 +7,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from teacher import scorer
 from teacher.errors import TeacherError
-from teacher.scorer import TOKENS_PER_BATCH, TextScorer, batches
+from teacher.scorer import TOKENS_PER_BATCH, TextScorer, batches, round_up
 
 TEXTS = [f"{'hello ' * (number % 7)}my parcel {'is late again ' * (number % 5)}" for number in range(120)]
 
@@ -103,3 +103,32 @@ def test_batches_hold_every_row_once_within_the_token_budget() -> None:
 def test_a_text_longer_than_the_budget_gets_a_batch_of_its_own() -> None:
     lengths = np.array([3, TOKENS_PER_BATCH + 5, 2 * TOKENS_PER_BATCH])
     assert [rows.tolist() for rows in batches(np.argsort(lengths), lengths)] == [[0], [1], [2]]
+
+
+def test_a_corpus_is_answered_in_a_few_fixed_shapes(
+    model: PreTrainedModel, tiny_classifier: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes: list[tuple[int, ...]] = []
+    forward = model.forward
+
+    def watched(**batch: torch.Tensor) -> object:
+        shapes.append(tuple(batch["input_ids"].shape))
+        assert batch["attention_mask"].shape == batch["input_ids"].shape
+        return forward(**batch)
+
+    monkeypatch.setattr(model, "forward", watched)
+    texts = [f"my parcel {number} " + "is late " * (number % 23) for number in range(600)]
+    scorer_of(model, tiny_classifier).logits(texts)
+    lengths = {length for _, length in shapes}
+    allowed = {min(int(length), 64) for length in round_up(np.arange(1, 65))}
+    assert len(shapes) > len(lengths) > 1
+    assert lengths <= allowed
+    assert set(shapes) == {(TOKENS_PER_BATCH // length, length) for length in lengths}
+
+
+def test_rounded_lengths_waste_at_most_an_eighth() -> None:
+    lengths = np.arange(16, 4096)
+    rounded = round_up(lengths)
+    assert (rounded >= lengths).all()
+    assert (rounded <= lengths * 1.125 + 1).all()
+    assert len(np.unique(rounded)) <= 8 * 8 + 1
