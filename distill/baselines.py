@@ -57,6 +57,7 @@ def _fit_on_soft_labels(inputs: TrainInputs) -> TfidfClassifier:
     task = inputs.task
     store = read_store(inputs.labels)
     pool, dev = read_part(inputs.corpus, "pool"), read_part(inputs.corpus, "dev")
+    pool = [pool[row] for row in np.flatnonzero(store.answered([example.id for example in pool]))]
     generator = np.random.default_rng(inputs.seed)
     if len(pool) > _SOFT_ROWS:
         pool = [pool[row] for row in sorted(generator.choice(len(pool), _SOFT_ROWS, replace=False))]

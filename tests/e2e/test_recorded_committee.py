@@ -94,3 +94,26 @@ def test_a_rule_for_a_label_that_is_not_there_stops_the_run_in_one_line(labelled
     outcome = project.distill("label", "name=wrong", "teacher={kind: rules, file: wrong.py}", "student.init=encoder")
     assert outcome.code != 0
     assert "the rule 'keywords colour' votes for 'colour'" in outcome.last_line
+
+
+@pytest.mark.usefixtures("quick_cold_start")
+def test_a_run_goes_through_when_the_teacher_rejects_texts_of_a_selection_and_has_no_model(
+    make_project: MakeProject, tmp_path: Path
+) -> None:
+    project = make_project(
+        tmp_path,
+        teacher={"kind": "rules", "file": "mine.py"},
+        label={"weak_teacher": "warn", "select": {"strategy": "both", "budget_rows": 120}},
+        student={"layers": 2, "init": "encoder"},
+    )
+    (tmp_path / "mine.py").write_text(RULES, encoding="utf-8")
+    outcome = project.distill("run")
+    assert outcome.code == 0, outcome.err
+    report = json.loads((project.run / "report.json").read_text(encoding="utf-8"))
+    labelling = report["labelling"]
+    assert labelling["rejected"]["no rule voted"] > 0
+    assert labelling["rows"] + sum(labelling["rejected"].values()) == 120
+    assert labelling["curve"]
+    assert "teacher" not in report["latency"]
+    assert report["size"]["teacher_parameters"] is None
+    assert (project.run / "report.html").stat().st_size < 2_000_000
