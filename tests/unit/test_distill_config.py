@@ -246,3 +246,22 @@ def test_every_unusable_model_of_a_config_is_named_at_once(folder: Path) -> None
         "teacher.model",
         "student.init",
     ]
+
+
+LLM = "{kind: llm_api, base_url: http://localhost, model: tiny, prompt: {examples: 4, choose: dense}}"
+
+
+def test_dense_examples_without_an_encoder_and_a_student_without_a_start_are_both_found(folder: Path) -> None:
+    text = MINIMAL.replace("{kind: encoder, model: owner/name}", LLM)
+    lines = problems_of(folder, text)
+    assert any("teacher.prompt.choose: found 'dense' without an encoder" in line for line in lines)
+    assert any("student.init: found 'teacher', but the teacher holds no encoder" in line for line in lines)
+
+
+def test_files_that_a_teacher_names_are_looked_for_before_a_run(folder: Path) -> None:
+    text = MINIMAL.replace("{kind: encoder, model: owner/name}", "{kind: rules, file: mine.py}")
+    config = load_text(folder, text + "student: {init: owner/name}")
+    with pytest.raises(ConfigError, match=r"teacher\.file: found nothing at .*mine\.py"):
+        check_names(config, folder)
+    (folder / "mine.py").write_text("", encoding="utf-8")
+    check_names(config, folder)
