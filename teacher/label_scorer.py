@@ -22,7 +22,7 @@ _BORDERS_KEPT = 1024
 _PROOF_LABELS = 3
 _PROOF_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}  # of a mean log-probability
 # What a model may raise that does not know a mask, a cache or an argument.
-_MODEL_ERRORS = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
+_MODEL_ERRORS = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class LabelScorer:
