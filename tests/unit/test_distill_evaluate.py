@@ -206,7 +206,7 @@ def test_the_report_carries_what_the_conductor_knows(report: dict[str, Any], pat
     assert (report["name"], report["warnings"], report["lineage"]) == ("small", ["a warning"], {"version": "0"})
     assert [gate["name"] for gate in report["gates"]] == [gate.name for gate in read_manifest(paths.bundle).gates]
     assert report["cost"] == {"teacher_usd": None, "per_million_usd": None, "break_even": None}
-    assert report["vocabulary"]["before"] == 220
+    assert report["vocabulary"]["before"] == 218
 
 
 @pytest.mark.parametrize("kind", list(TaskKind))
