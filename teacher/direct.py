@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import aiohttp
+import httpx2
 import openai
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_random_exponential
@@ -136,7 +138,8 @@ class _Asking:
         if self._is_stopping:
             self._rate.stop()
         jobs = iter(self._lacking.items())
-        async with openai.AsyncOpenAI(**self.line.arguments()) as client:
+        transport = openai.DefaultAioHttpClient()  # a third less CPU time for a call than the SDK's own
+        async with openai.AsyncOpenAI(**self.line.arguments(), http_client=transport) as client:
             workers = min(self.line.spec.concurrency, len(self._lacking))
             await asyncio.gather(*(self._work(client, jobs) for _ in range(workers)))
         if self.error is None and self._given_up and not self.line.answers:
@@ -224,11 +227,10 @@ class _Asking:
         line = self.line
         body = line.dialect.body(request, line.spec.model, samples)
         try:
-            # The body goes past the SDK's walk through the types of its parameters, a third of a call's CPU time.
-            create = client.chat.completions.with_raw_response.create
-            response = await create(model=line.spec.model, messages=[], extra_body=body)
+            # Not chat.completions.create: its walk through the types of its parameters is a third of a call's CPU time.
+            response = await client.post("/chat/completions", cast_to=httpx2.Response, body=body)
             completion = read_reply(response.content, request)
-        except openai.APIError as error:
+        except (openai.APIError, aiohttp.ClientError) as error:
             raise self._judged(judge(error, line.dialect), began) from None
         except Fault as fault:
             raise self._judged(fault, began) from None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
 import openai
 from pydantic import BaseModel, Field, ValidationError
 
@@ -17,7 +18,8 @@ from teacher.errors import EndpointError
 
 _RAW_CHARACTERS = 500
 _TRY_AGAIN = (408, 409, 425, 429)
-_NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")
+_NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")  # of the SDK's own transport
+_NEVER_SENT_ERRORS = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 _OUT_OF_MONEY = ("insufficient_quota", "billing_hard_limit_reached", "insufficient_balance")
 _BYTES_PER_TOKEN = 3  # of an answer whose endpoint does not count
 _MESSAGE_TOKENS = 16  # what a chat template puts around a message, at most
@@ -182,16 +184,28 @@ def read_choices(reply: Reply, text: str, request: CompletionRequest) -> Complet
     return Completion(texts, tokens if len(tokens) == len(texts) else None, *usage)
 
 
-def judge(error: openai.APIError, dialect: Dialect) -> Exception:
-    """Return what a call that failed in the SDK means: a Fault, or EndpointError when no call can succeed."""
+def judge(error: Exception, dialect: Dialect) -> Exception:
+    """Return what a call that failed in the SDK or below it means: a Fault, or EndpointError when none can succeed."""
     if isinstance(error, openai.APIStatusError):
         return judge_refusal(refusal_of(error), dialect)
-    cause = type(error.__cause__).__name__
-    if isinstance(error, openai.APITimeoutError):
-        return _fault("timeout", str(error), is_outage=True, bill=NOTHING if cause in _NEVER_SENT else None)
-    if cause in _NEVER_SENT:
-        return _fault("no connection", f"{error} {error.__cause__}", is_outage=True)
-    return _fault("connection lost", f"{error} {error.__cause__ or ''}", is_outage=True, bill=None)
+    cause = _root(error)
+    was_sent = not isinstance(cause, _NEVER_SENT_ERRORS) and type(cause).__name__ not in _NEVER_SENT
+    if isinstance(cause, aiohttp.ClientError):
+        is_timeout = isinstance(cause, TimeoutError)
+    else:
+        is_timeout = isinstance(error, openai.APITimeoutError)
+    if is_timeout:
+        return _fault("timeout", str(error), is_outage=True, bill=None if was_sent else NOTHING)
+    raw = f"{error} {cause if cause is not error else ''}".strip()
+    if not was_sent:
+        return _fault("no connection", raw, is_outage=True)
+    return _fault("connection lost", raw, is_outage=True, bill=None)
+
+
+def _root(error: Exception) -> BaseException:
+    """Return what the transport of the SDK failed with; one that stands on aiohttp renames its errors, some wrongly."""
+    cause = error.__cause__ or error
+    return cause.__cause__ if isinstance(cause.__cause__, aiohttp.ClientError) else cause
 
 
 def judge_refusal(refusal: Refusal, dialect: Dialect) -> Exception:

@@ -1,12 +1,16 @@
+import socket
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from teacher.completion import Completion, CompletionRequest, Failure
+from teacher.endpoint import Endpoint
 from teacher.errors import BudgetError, EndpointError
 from teacher.paid import PaidAnswers
 from tests.fault_server import CODES, FAULTS, FaultServer, Serve
-from tests.labeller import open_endpoint, requests
+from tests.labeller import mock_spec, open_endpoint, requests
 
 
 def test_equal_requests_are_paid_once(serve: Serve, paid: PaidAnswers) -> None:
@@ -115,3 +119,30 @@ def test_an_endpoint_that_goes_away_stops_the_run_and_keeps_what_is_paid(serve: 
     server.settings.faults = 0.0
     assert all(isinstance(each, Completion) for each in endpoint.complete(requests(20)))
     assert server.counts()["most_paid"] == 1
+
+
+@pytest.mark.parametrize(
+    ("refuses", "reason", "is_billed"), [(True, "no connection", False), (False, "connection lost", True)]
+)
+def test_a_call_counts_as_paid_only_when_it_may_have_reached_the_endpoint(
+    paid: PaidAnswers, refuses: bool, reason: str, is_billed: bool
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        if refuses:
+            listening.close()
+        else:
+            threading.Thread(target=_hang_up, args=(listening,), daemon=True).start()
+        spec = mock_spec(f"http://127.0.0.1:{port}/v1", paid.path.parent, attempts=1)
+        with pytest.raises(EndpointError, match=reason):
+            Endpoint(spec, paid, patience_seconds=0.001).complete(requests(1))
+    assert (paid.spent_usd > 0) == is_billed
+    assert paid.reserved_usd == pytest.approx(0)
+
+
+def _hang_up(listening: socket.socket) -> None:
+    with suppress(OSError):
+        while True:
+            connection, _ = listening.accept()
+            connection.recv(1 << 16)
+            connection.close()
