@@ -122,7 +122,7 @@ class PromptSearch:
         if texts:
             answers = load_teacher(directory, self._paid).label(texts)  # loaded again, so that one model is in memory
             trial.parts.append(fill(answers, texts))
-            trial.costs_usd += [] if answers.cost_usd is None else answers.cost_usd.tolist()
+            trial.costs_usd += answers.spent_usd
             self._gold.progress(len(texts))
 
     def _stand(self, trial: Trial) -> Standing:

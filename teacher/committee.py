@@ -113,13 +113,14 @@ class CommitteeTeacher:
         kept = np.flatnonzero(answers.answered.any(axis=0))
         kind, probs, presence = self.task.kind, answers.probs[:, kept], answers.presence[:, kept]
         outside = np.where(presence > 0, answers.outside[:, kept], 0).astype(np.float32)
+        cost = _joined_cost(answers)
         return SoftLabels(
             ids=tuple(answers.ids[row] for row in kept.tolist()),
             probs=temper(kind, mix(kind, probs, self.weights, presence), self.temperature),
             outside=mean_outside(self.weights, presence, outside),
             method="committee",
-            rejected=_reject(answers),
-            cost_usd=_joined_cost(answers, kept),
+            rejected=_reject(answers, cost),
+            cost_usd=None if cost is None else cost[kept],
             sources=_joined_sources(answers, kept),
             disagreement=disagreement(kind, probs, self.weights, presence, outside),
         )
@@ -181,27 +182,31 @@ def _numbered(names: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def _reject(answers: MemberAnswers) -> tuple[Rejected, ...]:
-    """Return the texts that no member answered, with what each said."""
-    lost = [answers.ids[row] for row in np.flatnonzero(~answers.answered.any(axis=0)).tolist()]
+def _reject(answers: MemberAnswers, cost_usd: NDArray[np.float64] | None) -> tuple[Rejected, ...]:
+    """Return the texts that no member answered, with what each said and what they cost."""
     told = [{one.id: one for one in given.rejected} for given in answers.given]
     rejected = []
-    for id in lost:
+    for row in np.flatnonzero(~answers.answered.any(axis=0)).tolist():
+        id = answers.ids[row]
         said = [(name, one[id]) for name, one in zip(answers.names, told, strict=True) if id in one]
         reasons = dict.fromkeys(one.reason for _, one in said)
         raw = " / ".join(f"{name}: {one.raw}" for name, one in said if one.raw)
-        rejected.append(Rejected(id, " and ".join(reasons) or "outside the label set", raw))
+        cost = None if cost_usd is None else float(cost_usd[row])
+        rejected.append(Rejected(id, " and ".join(reasons) or "outside the label set", raw, cost))
     return tuple(rejected)
 
 
-def _joined_cost(answers: MemberAnswers, kept: NDArray[np.intp]) -> NDArray[np.float64] | None:
+def _joined_cost(answers: MemberAnswers) -> NDArray[np.float64] | None:
+    """Return what each text cost over all members, also where a member was paid and then rejected it."""
     if all(given.cost_usd is None for given in answers.given):
         return None
-    cost = np.zeros(len(answers.ids))
+    place, cost = {id: row for row, id in enumerate(answers.ids)}, np.zeros(len(answers.ids))
     for given in answers.given:
         if given.cost_usd is not None:
             cost[answered_mask(answers.ids, given)] += given.cost_usd
-    return cost[kept]
+        for one in given.rejected:
+            cost[place[one.id]] += one.cost_usd or 0.0
+    return cost
 
 
 def _joined_sources(answers: MemberAnswers, kept: NDArray[np.intp]) -> tuple[tuple[str, ...], ...] | None:

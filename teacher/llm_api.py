@@ -116,14 +116,14 @@ def _ask(texts: Sequence[str], prompter: Prompter, way: Way, endpoint: Endpoint,
     rows, readings, costs, rejected = [], [], [], []
     for row, group in enumerate(calls):
         got = [next(outcomes) for _ in group]
-        reading = _read(got, way)
+        reading, cost = _read(got, way), sum(each.cost_usd for each in got if isinstance(each, Completion))
         if isinstance(reading, Failure):
             raw = " ".join(reading.raw.split())[:_RAW_CHARACTERS]
-            rejected.append(Rejected(content_id(texts[row]), reading.reason, raw))
+            rejected.append(Rejected(content_id(texts[row]), reading.reason, raw, cost))
             continue
         rows.append(row)
         readings.append(reading)
-        costs.append(sum(each.cost_usd for each in got if isinstance(each, Completion)))
+        costs.append(cost)
     return _Answers(
         rows=rows,
         probs=np.array([reading.probs for reading in readings]).reshape(len(rows), len(prompter.task.labels)),

@@ -28,11 +28,12 @@ _ROW_SUM_TOLERANCE = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A text without an answer: why, and what the teacher said instead."""
+    """A text without an answer: why, what the teacher said instead, and what that cost."""
 
     id: str
     reason: str  # short and countable, such as "outside the label set"
     raw: str = ""
+    cost_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,12 @@ class SoftLabels:
     cost_usd: NDArray[np.float64] | None = None
     sources: tuple[tuple[str, ...], ...] | None = None
     disagreement: NDArray[np.float32] | None = None
+
+    @property
+    def spent_usd(self) -> list[float]:
+        """Return what each row cost whose price is known, the rejected ones included."""
+        answered = [] if self.cost_usd is None else self.cost_usd.tolist()
+        return [*answered, *(one.cost_usd for one in self.rejected if one.cost_usd is not None)]
 
     def __post_init__(self) -> None:
         """Refuse arrays that do not fit together or are not probabilities."""
@@ -238,7 +245,7 @@ def _to_table(answers: SoftLabels) -> pa.Table:
     columns |= _probability_columns(probs)
     columns |= {
         "method": pa.array([answers.method] * len(probs), pa.string()).dictionary_encode(),
-        "cost_usd": pa.array([*_listed(answers.cost_usd, unknown), *nothing], pa.float64()),
+        "cost_usd": pa.array([*_listed(answers.cost_usd, unknown), *(one.cost_usd for one in refused)], pa.float64()),
         "sources": pa.array([*(answers.sources or unknown), *nothing], pa.list_(pa.string())),
         "disagreement": pa.array([*_listed(answers.disagreement, unknown), *nothing], pa.float32()),
         "rejected": pa.array([*unknown, *(one.reason for one in refused)], pa.string()),

@@ -47,7 +47,9 @@ class TableTeacher:
             outside[rows],  # type: ignore[index]
             self._method,
             rejected=tuple(
-                Rejected(content_id(text), "no answer", f"{self._method}!") for text in texts if text in self.rejects
+                Rejected(content_id(text), "no answer", f"{self._method}!", cost)  # type: ignore[arg-type]
+                for text in texts
+                if text in self.rejects
             ),
             cost_usd=None if cost is None else np.full(len(kept), cost),  # type: ignore[arg-type]
             sources=None if sources is None else tuple((*sources, text) for text in kept),  # type: ignore[misc]
@@ -128,6 +130,16 @@ def test_a_text_that_all_members_reject_is_rejected_with_what_each_said(tmp_path
     assert answers.rejected == (Rejected(content_id(TEXTS[7]), "no answer", "nli: nli! / rules: rules!"),)
 
 
+def test_what_a_member_was_paid_for_a_text_that_it_rejected_is_counted(tmp_path: Path) -> None:
+    members = [TableTeacher(member({0}, 1), cost=0.5), TableTeacher(member({1}, 2))]
+    members[0].rejects = {TEXTS[3], TEXTS[4]}
+    members[1].rejects = {TEXTS[4]}
+    answers = committee(members, tmp_path).label(TEXTS[2:5])
+    assert answers.cost_usd is not None
+    assert answers.cost_usd.tolist() == [0.5, 0.5]
+    assert [one.cost_usd for one in answers.rejected] == [0.5]
+
+
 def test_a_text_that_stands_twice_is_answered_twice(tmp_path: Path) -> None:
     members = [TableTeacher(member({0}, 1)), TableTeacher(member({1}, 2))]
     members[0].rejects = {TEXTS[3]}
@@ -150,7 +162,7 @@ def test_prices_add_up_and_sources_are_joined(tmp_path: Path) -> None:
     other = TableTeacher(member({1}, 2), cost=0.01, sources=("b", "c"))
     other.rejects = {TEXTS[1]}
     answers = committee([paid, TableTeacher(member({2}, 3)), other], tmp_path).label(TEXTS[:2])
-    np.testing.assert_allclose(answers.cost_usd, [0.03, 0.02])
+    np.testing.assert_allclose(answers.cost_usd, [0.03, 0.03])
     assert answers.sources == (("a", "b", TEXTS[0], "c"), ("a", "b", TEXTS[1]))
 
 

@@ -150,11 +150,15 @@ def test_an_answer_outside_the_label_set_is_rejected_with_its_words(
     answers: str, server: ReadingServer, prices: str, paid: PaidAnswers, tmp_path: Path
 ) -> None:
     teacher = fit(make_spec(server, prices, answers=answers), paid, tmp_path / "teacher")
+    fitting = paid.spent_usd
     labels = teacher.label([TEXTS[0], STRANGE, TEXTS[1]])
     assert labels.ids == (content_id(TEXTS[0]), content_id(TEXTS[1]))
     (rejected,) = labels.rejected
     assert (rejected.id, rejected.reason, rejected.raw) == (content_id(STRANGE), OUTSIDE, "I cannot say.")
     assert labels.method == answers
+    assert rejected.cost_usd is not None
+    assert rejected.cost_usd > 0
+    assert sum(labels.spent_usd) == pytest.approx(paid.spent_usd - fitting)
 
 
 def test_a_prompt_that_no_dev_text_gets_a_label_from_is_an_error(

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from teacher.errors import StoreError
 from teacher.example import content_id
-from teacher.soft_labels import DENSE_LABELS, LabelStore, SoftLabels, read_store
+from teacher.soft_labels import DENSE_LABELS, LabelStore, Rejected, SoftLabels, read_store
 from teacher.task import Task, TaskKind
 
 TASK = Task(TaskKind.SINGLE_LABEL, ("delivery", "payment", "size"))
@@ -55,6 +56,14 @@ def test_a_finished_store_gives_back_what_was_stored(tmp_path: Path) -> None:
     stored = read_store(finished(tmp_path))
     np.testing.assert_array_equal(stored.probs(ids(10, 20)), answers(10, 20).probs)
     assert (stored.meta.rows, stored.meta.teacher, stored.meta.corpus) == (30, "a teacher", "a corpus")
+
+
+def test_the_price_of_a_rejected_answer_is_part_of_the_cost_of_the_store(tmp_path: Path) -> None:
+    store, (id,) = LabelStore(tmp_path, TASK, "a teacher"), ids(90, 91)
+    refused = Rejected(id, "outside the label set", cost_usd=0.25)
+    paid = replace(answers(0, 2), cost_usd=np.array([0.5, 1.0]), rejected=(refused,))
+    store.append(paid)
+    assert sum(paid.spent_usd) == LabelStore(tmp_path, TASK, "a teacher").finish("a corpus").cost_usd == 1.75
 
 
 def test_answers_are_found_by_id_whatever_the_order(tmp_path: Path) -> None:
