@@ -48,6 +48,7 @@ class Columns:
 
     text: str
     label: str | None = None
+    advice: str = "Set data.text and data.label"  # where a person names them
 
     def names(self) -> list[str]:
         """Return the columns a source must have."""
@@ -135,7 +136,7 @@ def _require(name: object, columns: Columns, found: list[str]) -> None:
             hint = "is it separated by another character? Use commas in .csv and tabs in .tsv. "
         raise CorpusError(
             f"{name} has no column {wanted!r}; its columns are: {', '.join(map(repr, found)) or 'none'}; "
-            f"{hint}Set data.text and data.label"
+            f"{hint}{columns.advice}"
         )
 
 

@@ -8,7 +8,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ REJECTED = "rejected.jsonl"
 _ID = re.compile("[0-9a-f]{16}")
 _NOT_AN_ID = "not a content id"
 _ANY_LENGTH = 2**40
+_ADVICE = "Set text, id, label, distribution and model of the teacher"
 _SHOWN = 20
 _MATCHES_KEPT = 1000
 
@@ -79,23 +79,16 @@ def _rows(spec: RecordedSpec) -> Iterator[tuple[Row, str]]:
     """Yield each row with the name of its model, empty where the file has no such column."""
     key, answer = spec.id or spec.text, spec.distribution or spec.label
     model = spec.model or ("model" if spec.only_model is not None else None)
-    with _advised():
-        rows = read_rows(spec.answers, Path(), Columns(key, answer))
+    try:
+        rows = read_rows(spec.answers, Path(), Columns(key, answer, _ADVICE))
         if model is None:
             yield from zip(rows, itertools.repeat(""), strict=False)
         else:
             # A reader gives two columns, so the file is read twice, side by side.
-            for row, named in zip(rows, read_rows(spec.answers, Path(), Columns(key, model)), strict=True):
+            for row, named in zip(rows, read_rows(spec.answers, Path(), Columns(key, model, _ADVICE)), strict=True):
                 yield row, "" if named.label is None else str(named.label)
-
-
-@contextmanager
-def _advised() -> Iterator[None]:
-    try:
-        yield
     except CorpusError as error:
-        text = str(error).replace("Set data.text and data.label", "Set text, id, label, distribution and model")
-        raise CorpusError(f"recorded answers: {text}") from error
+        raise CorpusError(f"recorded answers: {error}") from error
 
 
 def _find_fault(row: Row, spec: RecordedSpec) -> str | None:
