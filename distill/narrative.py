@@ -44,11 +44,15 @@ def _tell_corpus(conductor: Conductor) -> None:
 
 
 def _tell_teacher(conductor: Conductor) -> None:
+    from teacher.kinds import fit_warnings
+
     scores = _read(conductor.path("teacher") / "dev_scores.json")
     metric, teacher, rival = scores["metric"], scores["teacher"], scores["tfidf_gold"]
     conductor.reporter.say(
         f"teacher: {metric} {teacher:.4f} on {scores['rows']:,} dev rows (TF-IDF on the same gold: {rival:.4f})"
     )
+    for warning in fit_warnings(conductor.path("teacher")):
+        conductor.warn(warning)
     if teacher > rival:
         return
     advice = (

@@ -34,14 +34,16 @@ class TeacherCard(BaseModel):
     kind: str
     task_kind: TaskKind
     labels: list[str]
+    descriptions: dict[str, str] = {}
     fingerprint: str
     temperature: float
     max_tokens: int = 0
+    warnings: list[str] = []  # of fitting, for whoever reads the report
     details: dict[str, Any] = {}
 
     def task(self) -> Task:
         """Return the task this teacher answers."""
-        return Task(self.task_kind, tuple(self.labels))
+        return Task(self.task_kind, tuple(self.labels), self.descriptions)
 
     def write(self, directory: Path) -> None:
         """Write the card into a teacher's directory."""

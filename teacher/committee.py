@@ -74,6 +74,7 @@ def fit_committee(members: Sequence[Teacher], gold: "Gold", directory: Path) -> 
         kind="committee",
         task_kind=task.kind,
         labels=list(task.labels),
+        descriptions=dict(task.descriptions),
         fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
         temperature=temperature,
         details={

@@ -177,6 +177,7 @@ def save_fitted(
             kind=fitted.kind,
             task_kind=fitted.task.kind,
             labels=list(fitted.task.labels),
+            descriptions=dict(fitted.task.descriptions),
             fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
             temperature=fitted.temperature,
             max_tokens=fitted.max_tokens,

@@ -1,5 +1,6 @@
 """Which teachers there are: how each kind is fitted and how a fitted one is loaded."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from teacher.base import Teacher, read_card
+from teacher.base import Teacher, TeacherCard, read_card
 from teacher.committee import CommitteeTeacher, fit_committee, member_directory
 from teacher.encoder import Gold
 from teacher.errors import TeacherError
@@ -35,6 +36,11 @@ def fit_teacher(spec: TeacherSpec, gold: Gold, directory: Path, paid: PaidAnswer
         first = directory / "first"
         fit_teacher(spec.teacher, gold, first, paid)
         fit_self_training(spec, gold, load_teacher(first, paid), directory)
+        if is_first_process():
+            card = read_card(directory).model_copy(update={"warnings": list(fit_warnings(first))})
+            card.write(directory)
+            shutil.rmtree(first)  # what it said has been learned
+        wait_for_all()
     else:
         _KINDS[spec.kind].fit(spec, gold, directory, paid)
 
@@ -53,30 +59,28 @@ def load_teacher(directory: Path, paid: PaidAnswers | None = None) -> Teacher:
 def warm_start_source(directory: Path) -> Path | None:
     """Return the folder of the encoder whose layers a student may copy: the teacher itself or its first member that
     is one, a fine-tuned one before a frozen one; None when no encoder is among them."""
-    return next((found for kind in _ENCODERS for found in _of_kind(directory, kind)), None)
+    return next((place for kind in _ENCODERS for place, card in _answering(directory) if card.kind == kind), None)
 
 
 def encoder_of(directory: Path) -> Path | None:
     """Return the encoder that `warm_start_source` finds, if all that answers in `directory` are encoders."""
-    return warm_start_source(directory) if set(_kinds_in(directory)) <= set(_ENCODERS) else None
+    return warm_start_source(directory) if all(card.kind in _ENCODERS for _, card in _answering(directory)) else None
 
 
-def _kinds_in(directory: Path) -> Iterator[str]:
-    found = read_card(directory).kind
-    if found == "committee":
+def fit_warnings(directory: Path) -> Iterator[str]:
+    """Yield what fitting the teacher in `directory`, or a member of it, warned of."""
+    for _, card in _answering(directory):
+        yield from card.warnings
+
+
+def _answering(directory: Path) -> Iterator[tuple[Path, TeacherCard]]:
+    """Yield folder and card of the teacher, or in the place of a committee of its members."""
+    card = read_card(directory)
+    if card.kind == "committee":
         for member in _member_directories(directory):
-            yield from _kinds_in(member)
+            yield from _answering(member)
     else:
-        yield found
-
-
-def _of_kind(directory: Path, kind: str) -> Iterator[Path]:
-    found = read_card(directory).kind
-    if found == kind:
-        yield directory
-    elif found == "committee":
-        for member in _member_directories(directory):
-            yield from _of_kind(member, kind)
+        yield directory, card
 
 
 def linear_head(directory: Path) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -115,8 +119,17 @@ class _Kind:
     fitter: str
     teacher: str
     buys: bool = False  # its answers cost money
+    trains: bool = False  # every process of a distributed run takes part; else the first fits and the others wait
 
     def fit(self, spec: Any, gold: Gold, directory: Path, paid: PaidAnswers | None) -> None:
+        if self.trains:
+            self._fit(spec, gold, directory, paid)
+            return
+        if is_first_process():
+            self._fit(spec, gold, directory, paid)
+        wait_for_all()
+
+    def _fit(self, spec: Any, gold: Gold, directory: Path, paid: PaidAnswers | None) -> None:
         arguments = (spec, gold, directory, _required(paid)) if self.buys else (spec, gold, directory)
         _imported(self.fitter)(*arguments)
 
@@ -138,8 +151,8 @@ def _required(paid: PaidAnswers | None) -> PaidAnswers:
 
 
 _KINDS: dict[str, _Kind] = {
-    "encoder": _Kind("teacher.encoder:fit_encoder", "teacher.encoder:EncoderTeacher"),
-    "prototypes": _Kind("teacher.prototypes:fit_prototypes", "teacher.encoder:EncoderTeacher"),
+    "encoder": _Kind("teacher.encoder:fit_encoder", "teacher.encoder:EncoderTeacher", trains=True),
+    "prototypes": _Kind("teacher.prototypes:fit_prototypes", "teacher.encoder:EncoderTeacher", trains=True),
     "llm_api": _Kind("teacher.llm_api:fit_llm_api", "teacher.llm_api:LlmApiTeacher", buys=True),
     "llm_local": _Kind("teacher.llm_local:fit_llm_local", "teacher.llm_local:LlmLocalTeacher"),
     "nli": _Kind("teacher.nli:fit_nli", "teacher.nli:NliTeacher"),

@@ -6,7 +6,6 @@ that of `answers.py`; here they come together.
 
 import hashlib
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +26,10 @@ from teacher.paid import PaidAnswers
 from teacher.prompter import Prompter, save_prompt
 from teacher.soft_labels import Rejected, SoftLabels
 from teacher.spec import LlmApiSpec
-from teacher.task import Task, TaskKind
+from teacher.task import TaskKind
 
 _CERTAIN = 1e-6  # how near to 0 and 1 a probability may come before its logarithm is taken
 _RAW_CHARACTERS = 200
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +52,7 @@ def fit_llm_api(spec: LlmApiSpec, gold: Gold, directory: Path, paid: PaidAnswers
     save_prompt(spec.prompt, gold, directory)
     prompter, endpoint = Prompter(gold.task, gold.seed, directory), Endpoint(spec, paid)
     texts = [example.text for example in gold.dev]
-    way = _settle_way(spec, prompter, endpoint, texts)
+    way, warnings = _settle_way(spec, prompter, endpoint, texts)
     answers = _ask(texts, prompter, way, endpoint, gold.progress)
     _check_answered(texts, answers, spec)
     targets = gold.targets([gold.dev[row] for row in answers.rows])
@@ -64,14 +61,15 @@ def fit_llm_api(spec: LlmApiSpec, gold: Gold, directory: Path, paid: PaidAnswers
         kind="llm_api",
         task_kind=gold.task.kind,
         labels=list(gold.task.labels),
+        descriptions=dict(gold.task.descriptions),
         fingerprint=_fingerprint(spec, prompter, way, temperature),
         temperature=temperature,
         max_tokens=spec.max_tokens,
+        warnings=warnings,
         details={
             "spec": spec.model_dump(mode="json"),
             "method": way.method,
             "seed": gold.seed,
-            "descriptions": dict(gold.task.descriptions),
         },
     ).write(directory)
 
@@ -83,7 +81,7 @@ class LlmApiTeacher:
         """Load a directory that `fit_llm_api` filled; raise EndpointError without a key, PriceError without a price."""
         card = read_card(directory)
         spec = LlmApiSpec.model_validate(card.details["spec"])
-        self.task = Task(card.task_kind, tuple(card.labels), card.details["descriptions"])
+        self.task = card.task()
         self.fingerprint = card.fingerprint
         self.parameters = 0  # they are not here
         self.method: str = card.details["method"]
@@ -139,8 +137,13 @@ def _read(got: Sequence[Outcome], way: Way) -> Reading | Failure:
     return failure or way.read([each for each in got if isinstance(each, Completion)])
 
 
-def _settle_way(spec: LlmApiSpec, prompter: Prompter, endpoint: Endpoint, texts: Sequence[str]) -> Way:
-    """Return how to ask: as the spec says; without a word in it by log-probabilities, if a first call gives them."""
+def _settle_way(
+    spec: LlmApiSpec, prompter: Prompter, endpoint: Endpoint, texts: Sequence[str]
+) -> tuple[Way, list[str]]:
+    """Return how to ask, and what to warn of.
+
+    It is as the spec says; without a word in it by log-probabilities, if a first call gives them.
+    """
     kind, book = prompter.task.kind, prompter.book
     method = spec.answers or ("logprobs" if kind is TaskKind.SINGLE_LABEL else "votes")
     way = make_way(method, kind, book, spec)
@@ -153,13 +156,12 @@ def _settle_way(spec: LlmApiSpec, prompter: Prompter, endpoint: Endpoint, texts:
             raise
         problem = str(error)
     if problem is None:
-        return way
+        return way, []
     if spec.answers:
         raise TeacherError(f"teacher.answers is logprobs, but {problem} ({spec.model}); set it to votes, or to null")
     way = make_way("votes", kind, book, spec)
     _first_answer(prompter, way, endpoint, texts)
-    _log.warning("%s: %s; %d votes are taken for each text instead", spec.model, problem, spec.samples)
-    return way
+    return way, [f"{spec.model}: {problem}; {spec.samples} votes are taken for each text instead"]
 
 
 def _first_answer(prompter: Prompter, way: Way, endpoint: Endpoint, texts: Sequence[str]) -> Completion:

@@ -128,18 +128,19 @@ def fit_llm_local(spec: LlmLocalSpec, gold: Gold, directory: Path) -> None:
     details = {
         "model": spec.model,
         "digest": digest,
-        "descriptions": dict(gold.task.descriptions),
         "orders": [list(order) for order in orders],
         "batch_size": spec.batch_size,
         "dtype": str(dtype).removeprefix("torch."),
         **calibration.details(),
     }
     shaping = {key: value for key, value in details.items() if key not in ("model", "batch_size")}
-    identity = [shaping, template.digest, reader.chooser.digest, gold.task.labels, calibration.temperature]
+    told = [gold.task.labels, sorted(gold.task.descriptions.items())]
+    identity = [shaping, template.digest, reader.chooser.digest, *told, calibration.temperature]
     TeacherCard(
         kind="llm_local",
         task_kind=gold.task.kind,
         labels=list(gold.task.labels),
+        descriptions=dict(gold.task.descriptions),
         fingerprint=hashlib.sha256(json.dumps([*identity, spec.max_tokens], sort_keys=True).encode()).hexdigest(),
         temperature=calibration.temperature,
         max_tokens=spec.max_tokens,
@@ -155,7 +156,7 @@ class LlmLocalTeacher:
         card = read_card(directory)
         details: dict[str, Any] = card.details
         check_digest(details["model"], details["digest"])
-        self.task = Task(card.task_kind, tuple(card.labels), details["descriptions"])
+        self.task = card.task()
         self.fingerprint = card.fingerprint
         orders = tuple(tuple(order) for order in details["orders"])
         asking = Asking(details["model"], self.task, orders, details["batch_size"], card.max_tokens)

@@ -132,6 +132,7 @@ def fit_nli(spec: NliSpec, gold: Gold, directory: Path) -> None:
         kind="nli",
         task_kind=gold.task.kind,
         labels=list(gold.task.labels),
+        descriptions=dict(gold.task.descriptions),
         fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
         temperature=calibration.temperature,
         max_tokens=spec.max_tokens,

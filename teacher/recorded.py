@@ -19,7 +19,6 @@ from teacher.errors import TeacherError
 from teacher.example import content_id
 from teacher.files import file_digest
 from teacher.partial import fit_partial_temperature, temper
-from teacher.processes import is_first_process, wait_for_all
 from teacher.recorded_import import import_answers
 from teacher.recorded_table import ANSWERS, SPELLINGS, TEXTS, RecordedTable
 from teacher.soft_labels import SoftLabels
@@ -40,9 +39,28 @@ def fit_recorded(spec: RecordedSpec, gold: "Gold", directory: Path) -> None:
     which were not and how often, and how often the answers are right on gold. Raises CorpusError when the file cannot
     be read, LabelMismatchError when it answers other labels, TeacherError when there is nothing to learn trust from.
     """
-    if is_first_process():
-        _fit(spec, gold, directory)
-    wait_for_all()
+    account = import_answers(spec, gold.task, directory)
+    table, hard = RecordedTable(directory, len(gold.task.labels)), spec.distribution is None
+    measured = {part: _measure(table, gold, part) for part in ("train", "dev")}
+    if hard:
+        trust = _learn_trust(spec, table, gold)
+        save_file({"trust": trust}, directory / TRUST)
+    votes = table.votes([example.text for example in gold.dev])
+    targets = gold.targets(gold.dev)[votes.answered]
+    # The trust in hard answers is learned on gold already.
+    temperature = 1.0 if hard else fit_partial_temperature(gold.task.kind, votes.shares, targets)
+    gold.progress(len(gold.train))
+    digests = [file_digest(directory / name) for name in (ANSWERS, TEXTS, SPELLINGS, *([TRUST] if hard else []))]
+    identity = json.dumps([gold.task.kind, gold.task.labels, digests, temperature])
+    TeacherCard(
+        kind="recorded",
+        task_kind=gold.task.kind,
+        labels=list(gold.task.labels),
+        descriptions=dict(gold.task.descriptions),
+        fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
+        temperature=temperature,
+        details={"hard": hard, "texts": table.texts, **account, "gold": measured},
+    ).write(directory)
 
 
 class RecordedTeacher:
@@ -66,30 +84,6 @@ class RecordedTeacher:
         tempered = temper(self.task.kind, probs, self._temperature)
         ids = tuple(content_id(text) for text, answered in zip(texts, votes.answered, strict=True) if answered)
         return SoftLabels(ids, tempered, votes.outside, "recorded", rejected=votes.rejected)
-
-
-def _fit(spec: RecordedSpec, gold: "Gold", directory: Path) -> None:
-    account = import_answers(spec, gold.task, directory)
-    table, hard = RecordedTable(directory, len(gold.task.labels)), spec.distribution is None
-    measured = {part: _measure(table, gold, part) for part in ("train", "dev")}
-    if hard:
-        trust = _learn_trust(spec, table, gold)
-        save_file({"trust": trust}, directory / TRUST)
-    votes = table.votes([example.text for example in gold.dev])
-    targets = gold.targets(gold.dev)[votes.answered]
-    # The trust in hard answers is learned on gold already.
-    temperature = 1.0 if hard else fit_partial_temperature(gold.task.kind, votes.shares, targets)
-    gold.progress(len(gold.train))
-    digests = [file_digest(directory / name) for name in (ANSWERS, TEXTS, SPELLINGS, *([TRUST] if hard else []))]
-    identity = json.dumps([gold.task.kind, gold.task.labels, digests, temperature])
-    TeacherCard(
-        kind="recorded",
-        task_kind=gold.task.kind,
-        labels=list(gold.task.labels),
-        fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
-        temperature=temperature,
-        details={"hard": hard, "texts": table.texts, **account, "gold": measured},
-    ).write(directory)
 
 
 def _measure(table: RecordedTable, gold: "Gold", part: str) -> dict[str, Any]:

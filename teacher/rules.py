@@ -31,7 +31,6 @@ from teacher.example import content_id
 from teacher.files import file_digest
 from teacher.label_model import LabelModel, Votes, fit_label_model, smoothed_prior
 from teacher.partial import fit_partial_temperature, temper
-from teacher.processes import is_first_process, wait_for_all
 from teacher.rule_file import Rule, collect_votes, keywords, load_rules, pattern, rule
 from teacher.soft_labels import Rejected, SoftLabels
 from teacher.spec import RulesSpec
@@ -51,9 +50,37 @@ def fit_rules(spec: RulesSpec, gold: "Gold", directory: Path) -> None:
     Accuracies come from agreement on the gold.train texts, whose labels are soft anchors; the card's details put them
     beside what each rule does on gold.dev, which the model has not seen. Dev also sets the temperature.
     """
-    if is_first_process():
-        _fit(spec, gold, directory)
-    wait_for_all()
+    shutil.copyfile(spec.file, directory / RULES)
+    rules = load_rules(directory / RULES, gold.task)
+    train, dev = (collect_votes(rules, [one.text for one in part], gold.task) for part in (gold.train, gold.dev))
+    targets, dev_targets = gold.targets(gold.train), gold.targets(gold.dev)
+    if not len(train.rows):
+        raise TeacherError(
+            f"no rule of {spec.file} votes on any of the {len(gold.train)} gold texts; widen the rules or add gold"
+        )
+    model = fit_label_model(gold.task.kind, train, smoothed_prior(gold.task.kind, targets), targets)
+    arrays = {"prior": model.prior, "hit": model.hit, "miss": model.miss, "speaks": model.speaks}
+    save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, directory / MODEL)
+    gold.progress(len(gold.train))
+    answered = dev.counts() >= spec.least_votes
+    probs = model.posterior(dev)[answered].astype(np.float32)
+    temperature = fit_partial_temperature(gold.task.kind, probs, dev_targets[answered])
+    digests = [file_digest(directory / name) for name in (RULES, MODEL)]
+    identity = json.dumps([gold.task.kind, gold.task.labels, digests, temperature, spec.least_votes])
+    TeacherCard(
+        kind="rules",
+        task_kind=gold.task.kind,
+        labels=list(gold.task.labels),
+        descriptions=dict(gold.task.descriptions),
+        fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
+        temperature=temperature,
+        details={
+            "least_votes": spec.least_votes,
+            "answered": {"train": int((train.counts() >= spec.least_votes).sum()), "dev": int(answered.sum())},
+            "rows": {"train": len(gold.train), "dev": len(gold.dev)},
+            "rules": _describe(rules, model, (train, dev), (targets, dev_targets)),
+        },
+    ).write(directory)
 
 
 class RulesTeacher:
@@ -86,39 +113,6 @@ class RulesTeacher:
         kept = tuple(ids[row] for row in np.flatnonzero(answered))
         tempered = temper(self.task.kind, probs, self._temperature)
         return SoftLabels(kept, tempered, np.zeros(len(kept), np.float32), "rules", rejected=tuple(rejected))
-
-
-def _fit(spec: RulesSpec, gold: "Gold", directory: Path) -> None:
-    shutil.copyfile(spec.file, directory / RULES)
-    rules = load_rules(directory / RULES, gold.task)
-    train, dev = (collect_votes(rules, [one.text for one in part], gold.task) for part in (gold.train, gold.dev))
-    targets, dev_targets = gold.targets(gold.train), gold.targets(gold.dev)
-    if not len(train.rows):
-        raise TeacherError(
-            f"no rule of {spec.file} votes on any of the {len(gold.train)} gold texts; widen the rules or add gold"
-        )
-    model = fit_label_model(gold.task.kind, train, smoothed_prior(gold.task.kind, targets), targets)
-    arrays = {"prior": model.prior, "hit": model.hit, "miss": model.miss, "speaks": model.speaks}
-    save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, directory / MODEL)
-    gold.progress(len(gold.train))
-    answered = dev.counts() >= spec.least_votes
-    probs = model.posterior(dev)[answered].astype(np.float32)
-    temperature = fit_partial_temperature(gold.task.kind, probs, dev_targets[answered])
-    digests = [file_digest(directory / name) for name in (RULES, MODEL)]
-    identity = json.dumps([gold.task.kind, gold.task.labels, digests, temperature, spec.least_votes])
-    TeacherCard(
-        kind="rules",
-        task_kind=gold.task.kind,
-        labels=list(gold.task.labels),
-        fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
-        temperature=temperature,
-        details={
-            "least_votes": spec.least_votes,
-            "answered": {"train": int((train.counts() >= spec.least_votes).sum()), "dev": int(answered.sum())},
-            "rows": {"train": len(gold.train), "dev": len(gold.dev)},
-            "rules": _describe(rules, model, (train, dev), (targets, dev_targets)),
-        },
-    ).write(directory)
 
 
 def _describe(

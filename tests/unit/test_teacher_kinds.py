@@ -8,8 +8,8 @@ from teacher.base import TeacherCard, read_card
 from teacher.corpus import read_part
 from teacher.encoder import Gold
 from teacher.errors import LabelMismatchError, TeacherError
-from teacher.kinds import encoder_of, fit_teacher, load_teacher, warm_start_source
-from teacher.spec import CommitteeSpec, EncoderSpec, PrototypesSpec
+from teacher.kinds import encoder_of, fit_teacher, fit_warnings, load_teacher, warm_start_source
+from teacher.spec import CommitteeSpec, EncoderSpec, NliSpec, PrototypesSpec
 from teacher.task import Task, TaskKind
 
 TEXTS = ["my parcel is late again", "this dress runs large"]
@@ -114,3 +114,28 @@ def test_a_damaged_card_is_refused(tmp_path: Path) -> None:
     (tmp_path / "teacher.json").write_text('{"kind": "enco')
     with pytest.raises(TeacherError, match="holds no fitted teacher"):
         load_teacher(tmp_path)
+
+
+def test_only_the_first_process_fits_a_teacher_that_does_not_train(
+    gold: Gold, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    fit_teacher(NliSpec(model="a model that is not there"), gold, tmp_path / "teacher")
+    assert list((tmp_path / "teacher").iterdir()) == []
+
+
+def test_a_card_keeps_what_the_labels_mean(tmp_path: Path) -> None:
+    told = {"size": "how a thing fits"}
+    labels = ["payment", "size"]
+    TeacherCard(
+        kind="rules", task_kind=TaskKind.SINGLE_LABEL, labels=labels, descriptions=told, fingerprint="f", temperature=1
+    ).write(tmp_path)
+    assert read_card(tmp_path).task() == Task(TaskKind.SINGLE_LABEL, tuple(labels), told)
+
+
+def test_warnings_of_a_committee_are_those_of_its_members(tmp_path: Path) -> None:
+    card("committee", tmp_path)
+    for position in range(2):
+        card("llm_api", tmp_path / f"member-{position}")
+    read_card(tmp_path / "member-1").model_copy(update={"warnings": ["votes instead"]}).write(tmp_path / "member-1")
+    assert list(fit_warnings(tmp_path)) == ["votes instead"]

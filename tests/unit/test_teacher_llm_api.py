@@ -1,6 +1,5 @@
 import hashlib
 import json
-import logging
 import math
 import re
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from teacher.answers import OUTSIDE
 from teacher.encoder import Gold
 from teacher.errors import EndpointError, TeacherError
 from teacher.example import Example, content_id
+from teacher.kinds import fit_warnings
 from teacher.llm_api import LlmApiTeacher, fit_llm_api
 from teacher.paid import PaidAnswers
 from teacher.soft_labels import SoftLabels
@@ -125,13 +125,13 @@ def test_what_was_paid_is_never_asked_again(
 
 
 def test_votes_are_taken_and_said_where_there_are_no_log_probabilities(
-    server: ReadingServer, prices: str, paid: PaidAnswers, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    server: ReadingServer, prices: str, paid: PaidAnswers, tmp_path: Path
 ) -> None:
     server.settings.logprobs = False
-    with caplog.at_level(logging.WARNING):
-        teacher = fit(make_spec(server, prices), paid, tmp_path / "teacher")
+    teacher = fit(make_spec(server, prices), paid, tmp_path / "teacher")
     assert teacher.label(TEXTS).method == "votes"
-    assert "tiny: the endpoint gave no log-probabilities; 5 votes are taken for each text instead" in caplog.text
+    warning = "tiny: the endpoint gave no log-probabilities; 5 votes are taken for each text instead"
+    assert list(fit_warnings(tmp_path / "teacher")) == [warning]
     assert accuracy(teacher.label(TEXTS), TEXTS) == 1.0
 
 

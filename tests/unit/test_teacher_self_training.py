@@ -106,6 +106,7 @@ def test_what_comes_out_is_an_encoder_that_a_student_can_start_from(
 ) -> None:
     fit_teacher(spec(tiny_encoder, rounds=2, epochs=1), gold, tmp_path)
     assert encoder_of(tmp_path) == tmp_path
+    assert not (tmp_path / "first").exists()
     assert load_teacher(tmp_path).label(["my parcel is late"]).method == "encoder"
 
 
