@@ -136,6 +136,20 @@ def search_prompts(
         typer.echo(line)
 
 
+def _check_bought(loaded: "LoadedConfig", runs: Path) -> None:
+    """Raise InputError when answers are still to be bought, for which a command without a budget is the wrong one."""
+    from distill.pipeline import pipeline_status
+    from teacher.spec import LlmApiSpec
+
+    if not any(isinstance(spec, LlmApiSpec) for _, spec in loaded.config.teacher.parts()):
+        return
+    if any(stage.name == "label" and stage.state != "done" for stage in pipeline_status(loaded, runs)):
+        raise InputError(
+            "found a teacher that is paid and has not labelled yet, wanted its labels; run distill label with the same "
+            "config first, with --budget-usd to limit what it pays"
+        )
+
+
 @app.command()
 def bench(
     target: Annotated[Path, typer.Argument(metavar="CONFIG|BUNDLE", help="a config file or a bundle directory")],
@@ -147,7 +161,9 @@ def bench(
 ) -> None:
     """Measure the speed of a run's student, or of a finished bundle alone (on the texts of --input)."""
     if not (target / "potstill.json").is_file():
-        _run_stages(_load(target, overrides), runs, "bench", log_format, None)
+        loaded = _load(target, overrides)
+        _check_bought(loaded, runs)
+        _run_stages(loaded, runs, "bench", log_format, None)
         return
     if overrides:
         raise InputError(f"found {overrides[0]!r}, wanted no overrides: a bundle has no config to override")

@@ -255,3 +255,14 @@ def test_bench_of_a_bundle_prints_its_latency_as_json(bundle: Path, capsys: pyte
     assert (measured["texts"], measured["too_long"]) == (2, 4)
     assert measured["latency"]["p99_ms"] is None
     assert measured["cold_start"]["restarts"] == 5
+
+
+def test_a_bench_of_a_config_does_not_buy_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "paid.yaml"
+    config.write_text(
+        "name: paid\ndata: {gold: gold.csv}\nteacher: {kind: llm_api, base_url: 'http://127.0.0.1:9/v1', model: m}\n"
+        "student: {init: scratch}\n"
+    )
+    (tmp_path / "gold.csv").write_text("text,label\nlate,delivery\n")
+    assert run(["bench", str(config), "--runs", str(tmp_path / "runs")]) == 2
+    assert "run distill label" in capsys.readouterr().err
