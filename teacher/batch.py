@@ -131,7 +131,7 @@ class _Desk:
 
     def _submit_missing(self) -> None:
         asked = {key for each in self.open for key in self.book.keys(each)}
-        parts = {key: part for key, part in self._parts() if key not in asked}
+        parts = {key: part for key, part in self._parts() if not asked & {key, self._older_key(part)}}
         while parts:
             chunk, reserved = self._affordable(parts)
             if not chunk:
@@ -140,13 +140,16 @@ class _Desk:
 
     def _parts(self) -> Iterator[tuple[str, _Part]]:
         """Yield what each row lacks next, under its cache key; rows that lack nothing get their outcome."""
-        model = self.line.spec.model
+        model, endpoint = self.line.spec.model, self.line.endpoint
         for row, request in list(self.rows.items()):
-            parts, have = known_parts(self.line.paid, model, request)
+            parts, have = known_parts(self.line.paid, model, request, endpoint)
             if have >= request.samples:
                 self._finish(row, joined(parts))
             else:
-                yield completion_key(model, request, have), _Part(row, request, have)
+                yield completion_key(model, request, have, endpoint), _Part(row, request, have)
+
+    def _older_key(self, part: _Part) -> str:
+        return completion_key(self.line.spec.model, part.request, part.first)
 
     def _affordable(self, parts: Mapping[str, _Part]) -> tuple[list[str], float]:
         """Reserve money for as many parts as fit into a batch and the budget; none means to wait for open batches."""

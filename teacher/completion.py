@@ -65,12 +65,15 @@ class Failure:
 Outcome = Completion | Failure
 
 
-def completion_key(model: str, request: CompletionRequest, first_sample: int = 0) -> str:
+def completion_key(model: str, request: CompletionRequest, first_sample: int = 0, endpoint: str = "") -> str:
     """Return the cache key of the samples of `request` from `first_sample` on.
 
-    Where and how the model is reached is no part of it, so a run goes on at another address or through the batch API.
+    Two endpoints may serve different models under one name, so `endpoint` is part of it; how it is reached is not.
+    Without one it is the key that answers had before endpoints were part of it.
     """
     parts = {each.name: getattr(request, each.name) for each in fields(request)}
+    if endpoint:
+        parts["endpoint"] = endpoint
     return answer_key(model=model, first_sample=first_sample, **parts)
 
 
@@ -113,12 +116,18 @@ def joined(parts: Sequence[Completion]) -> Completion:
     )
 
 
-def known_parts(paid: PaidAnswers, model: str, request: CompletionRequest) -> tuple[list[Completion], int]:
-    """Return what the cache holds of `request`, an item for each call that was paid, and how many samples that is."""
+def known_parts(
+    paid: PaidAnswers, model: str, request: CompletionRequest, endpoint: str = ""
+) -> tuple[list[Completion], int]:
+    """Return what the cache holds of `request`, an item for each call that was paid, and how many samples that is.
+
+    Answers that were paid before endpoints were part of the key are found too.
+    """
     parts: list[Completion] = []
     have = 0
     while have < request.samples:
-        stored = paid.find(completion_key(model, request, have))
+        keys = dict.fromkeys(completion_key(model, request, have, each) for each in (endpoint, ""))
+        stored = next(filter(None, map(paid.find, keys)), None)
         if stored is None:
             break
         parts.append(from_answer(stored))

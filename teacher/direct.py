@@ -54,6 +54,11 @@ class Line:
     estimate: TokenEstimate = field(default_factory=TokenEstimate)
     answers: int = 0
 
+    @property
+    def endpoint(self) -> str:
+        """Return whose answers these are in the cache."""
+        return self.spec.endpoint or shown_address(self.spec.base_url).rstrip("/")
+
     def worst_usd(self, request: CompletionRequest, samples: int) -> float:
         """Return what a call may cost at most, as far as the prompt's tokens can be known before."""
         return self.price.cost_usd(self.estimate.most(request), request.max_tokens * samples)
@@ -156,7 +161,7 @@ class _Asking:
             self._rate.stop()
 
     async def _answer(self, client: openai.AsyncOpenAI, request: CompletionRequest) -> Outcome:
-        parts, have = known_parts(self.line.paid, self.line.spec.model, request)
+        parts, have = known_parts(self.line.paid, self.line.spec.model, request, self.line.endpoint)
         try:
             while have < request.samples:
                 parts.append(await self._samples(client, request, have))
@@ -171,7 +176,7 @@ class _Asking:
     async def _samples(self, client: openai.AsyncOpenAI, request: CompletionRequest, first: int) -> Completion:
         """Return the samples of `request` from `first` on, as many as one call gives."""
         line = self.line
-        key = completion_key(line.spec.model, request, first)
+        key = completion_key(line.spec.model, request, first, line.endpoint)
         retrying = AsyncRetrying(
             sleep=self._rate.pause,
             stop=stop_after_attempt(line.spec.attempts),

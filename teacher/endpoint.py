@@ -42,7 +42,7 @@ class Endpoint:
         What the cache holds is not asked again. Raises BudgetError before a call that the budget might not cover, and
         EndpointError when no call can succeed; what was answered until then is in the cache.
         """
-        keys = [completion_key(self.spec.model, request) for request in requests]
+        keys = [completion_key(self.spec.model, request, endpoint=self._line.endpoint) for request in requests]
         rows = Counter(keys)
         outcomes: dict[str, Outcome] = {}
         lacking: dict[str, CompletionRequest] = {}
@@ -91,7 +91,7 @@ class Endpoint:
 
     def _known(self, request: CompletionRequest) -> Outcome | None:
         """Return the outcome that needs no call: it is in the cache, or the prompt cannot fit into the context."""
-        parts, have = known_parts(self.paid, self.spec.model, request)
+        parts, have = known_parts(self.paid, self.spec.model, request, self._line.endpoint)
         return joined(parts) if have >= request.samples else self._too_long(request)
 
     def _too_long(self, request: CompletionRequest) -> Failure | None:

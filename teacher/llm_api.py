@@ -187,7 +187,7 @@ def _check_answered(texts: Sequence[str], answers: _Answers, spec: LlmApiSpec) -
 
 def _fingerprint(spec: LlmApiSpec, prompter: Prompter, way: Way, temperature: float) -> str:
     identity = {
-        "model": spec.model,
+        "model": [spec.endpoint or spec.base_url, spec.model],
         "prompt": prompter.identity,
         "questions": [question.answer for question in way.questions],
         "decoding": [way.method, way.max_tokens, way.temperature, way.samples, way.top_logprobs],

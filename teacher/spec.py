@@ -154,6 +154,9 @@ class LlmApiSpec(ModelSpec):
     kind: Literal["llm_api"] = "llm_api"
     base_url: str
     model: str = Field(description="the name the endpoint knows")
+    endpoint: str | None = Field(
+        None, description="under whose name answers are kept; null: base_url. Set it before the same server moves"
+    )
     key_env: str | None = Field("OPENAI_API_KEY", description="null: the endpoint wants no key")
     prompt: PromptSpec = Field(default_factory=PromptSpec)
     answers: Literal["logprobs", "votes", "candidates"] | None = Field(

@@ -1,8 +1,9 @@
 import traceback
+from dataclasses import replace
 
 import pytest
 
-from teacher.completion import Completion, CompletionRequest, Failure
+from teacher.completion import Completion, CompletionRequest, Failure, completion_key, to_content
 from teacher.errors import EndpointError, PriceError
 from teacher.paid import PaidAnswers
 from tests.fault_server import CODES, Serve
@@ -41,11 +42,30 @@ def test_what_the_cache_holds_is_not_asked_again_and_keeps_its_price(serve: Serv
     assert sum(seen) == 12
 
 
-def test_another_address_and_other_transport_settings_find_the_same_answers(serve: Serve, paid: PaidAnswers) -> None:
+@pytest.mark.parametrize(("name", "asked"), [("ours", 0), (None, 5)])
+def test_another_address_is_another_endpoint_unless_it_has_the_same_name(
+    serve: Serve, paid: PaidAnswers, name: str | None, asked: int
+) -> None:
     first, second = serve(), serve()
-    open_endpoint(first, paid).complete(requests(5))
-    open_endpoint(second, paid, concurrency=2, timeout_seconds=9.0, attempts=2).complete(requests(5))
-    assert second.counts()["asked"] == 0
+    open_endpoint(first, paid, endpoint=name).complete(requests(5))
+    open_endpoint(second, paid, endpoint=name).complete(requests(5))
+    assert second.counts()["asked"] == asked
+
+
+def test_other_transport_settings_find_the_same_answers(serve: Serve, paid: PaidAnswers) -> None:
+    server = serve()
+    open_endpoint(server, paid).complete(requests(5))
+    open_endpoint(server, paid, concurrency=2, timeout_seconds=9.0, attempts=2).complete(requests(5))
+    assert server.counts()["asked"] == 5
+
+
+def test_answers_that_were_paid_before_endpoints_were_told_apart_are_found(serve: Serve, paid: PaidAnswers) -> None:
+    (request,) = requests(1)
+    older = Completion(("A",), None, 7, 1)
+    paid.record(completion_key("tiny", request), to_content(older), 0.5)
+    server = serve()
+    assert open_endpoint(server, paid).complete([request]) == [replace(older, cost_usd=0.5)]
+    assert server.counts()["asked"] == 0
 
 
 def test_without_a_key_nothing_is_asked(serve: Serve, paid: PaidAnswers, monkeypatch: pytest.MonkeyPatch) -> None:
