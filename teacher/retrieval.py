@@ -114,6 +114,11 @@ class ExampleChooser:
         vectors = {name: directory / name for name in (_EXAMPLE_VECTORS, _PASSAGE_VECTORS)}
         there = {name: path for name, path in vectors.items() if path.is_file()}
         dense = _Embedder(card.encoder) if card.encoder and there else None
+        if dense and Path(card.encoder or "").is_absolute() and not Path(card.encoder or "").is_dir():
+            raise TeacherError(
+                f"{directory / _FILE} chooses examples with the encoder in {card.encoder}, which is not there; put it "
+                "back, or set prompt.encoder to where it is now and label again"
+            )
         is_ranked = bool(self._examples) and card.choose in ("dense", "bm25")
         self._example_ranker = _ranker(self._examples, dense, there.get(_EXAMPLE_VECTORS)) if is_ranked else None
         self._passage_ranker = _ranker(self._passages, dense, there.get(_PASSAGE_VECTORS)) if self._passages else None

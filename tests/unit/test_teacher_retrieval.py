@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -157,3 +158,11 @@ def test_a_document_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.txt").write_bytes(b"\xff\xfe\xff")
     with pytest.raises(TeacherError, match=r"bad\.txt"):
         read_passages(tmp_path)
+
+
+def test_an_encoder_that_was_moved_away_is_named_with_what_to_do(tmp_path: Path, tiny_encoder: Path) -> None:
+    encoder = shutil.copytree(tiny_encoder, tmp_path / "encoder")
+    make_chooser(tmp_path, choose="dense", examples=2, encoder=str(encoder))
+    encoder.rename(tmp_path / "elsewhere")
+    with pytest.raises(TeacherError, match=r"retrieval\.json .*encoder, which is not there.*set prompt\.encoder"):
+        ExampleChooser(tmp_path)
