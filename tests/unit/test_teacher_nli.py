@@ -90,8 +90,8 @@ def test_answers_are_the_softmax_over_labels_of_the_entailment_logits(
         for text in TEXTS
     ]
     wanted = softmax(np.array(entailment) / read_card(tmp_path / "teacher").temperature, axis=1)
-    np.testing.assert_allclose(teacher.label(TEXTS).probs, wanted, atol=1e-5)
-    assert wanted.std(axis=0).min() > 1e-3
+    np.testing.assert_allclose(teacher.label(TEXTS).probs, wanted, rtol=1e-5)
+    assert wanted.std(axis=0).min() > 3e-5  # a random model knows nothing, so its temperature is high
 
 
 def test_multi_label_answers_are_softmax_over_contradiction_and_entailment_before_calibration(
