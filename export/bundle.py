@@ -51,7 +51,8 @@ class BundleManifest(BaseModel):
     """All that a loader must know beyond what Hugging Face writes; `labels` stand in the order of the logits.
 
     `temperature` and `thresholds` (by label name) were fitted on the file of `precision`. `files` is every
-    other file of the bundle by its POSIX path.
+    other file of the bundle by its POSIX path. `digest` is the seal of a manifest that was read: it names this
+    version of the bundle.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -68,6 +69,7 @@ class BundleManifest(BaseModel):
     gates: tuple[Gate, ...] = ()
     lineage: dict[str, JsonValue] = Field(default_factory=dict)
     files: dict[str, FileEntry] = Field(default_factory=dict)
+    digest: str = Field("", exclude=True)
 
     @field_validator("files")
     @classmethod
@@ -144,7 +146,6 @@ def read_manifest(bundle: Path) -> BundleManifest:
         raise BundleError(f"{path}: format {number} is newer than {FORMAT}; upgrade potstill")
     if raw != _sealed(content):
         raise BundleError(f"{path}: was changed after it was written; copy or export the bundle again")
-    del content["digest"]
     try:
         return BundleManifest.model_validate(content)
     except ValidationError as error:
