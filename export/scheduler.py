@@ -39,14 +39,15 @@ class Job:
     arrived: float = field(compare=False)
     left_seconds: float = field(compare=False)
     done: "asyncio.Future[_Logits]" = field(compare=False)
-    logits: list[_Logits] = field(compare=False, default_factory=list)
+    finished: int = field(compare=False, default=0)
+    pieces: list[_Logits] = field(compare=False, default_factory=list)
     started: float = field(compare=False, default=0.0)
     ended: float = field(compare=False, default=0.0)
 
     @property
     def rest(self) -> Sequence[Encoding]:
         """The texts that have not run."""
-        return self.encodings[len(self.logits) :]
+        return self.encodings[self.finished :]
 
 
 class Scheduler:
@@ -127,18 +128,19 @@ class Scheduler:
             job.started = job.started or time.perf_counter()
             self._refuse_late(job)
             together = self._choose(job.model, rest)
-            job.logits.extend(job.model.predictor.run(together))
+            job.pieces.append(job.model.predictor.run(together))
         except (RequestError, ExportError) as error:
             self._waiting_texts -= len(rest)
             job.done.set_exception(error)
             return
+        job.finished += len(together)
         self._waiting_texts -= len(together)
         job.left_seconds *= 1 - len(together) / len(rest)
         if len(together) < len(rest):
             heappush(self._heap, job)
         else:
             job.ended = time.perf_counter()
-            job.done.set_result(np.stack(job.logits))
+            job.done.set_result(job.pieces[0] if len(job.pieces) == 1 else np.concatenate(job.pieces))
 
     def _choose(self, model: ServedModel, rest: Sequence[Encoding]) -> Sequence[Encoding]:
         """Return the texts to run now: one, or the next few together where that is predicted to be sooner."""

@@ -78,8 +78,8 @@ class Application:
         except RequestError as error:
             response = Response.of(error)
         metrics = self.service.metrics
-        metrics.requests.labels(endpoint, str(response.status)).inc()
-        metrics.seconds.labels(endpoint).observe(time.perf_counter() - started)
+        metrics.requests[endpoint, str(response.status)].inc()
+        metrics.seconds[endpoint,].observe(time.perf_counter() - started)
         return response
 
 
