@@ -72,6 +72,8 @@ class Application:
 
     async def _answer(self, endpoint: str, handler: Handler, scope: Scope, receive: Receive) -> Response:
         started = time.perf_counter()
+        scheduler = self.service.scheduler
+        scheduler.arriving = max(0, scheduler.arriving - 1)
         try:
             request = await read_request(scope, receive, self.settings.max_body_bytes)
             response = await handler(self.service, request)
