@@ -29,10 +29,7 @@ def serve(bundles: list[str], options: Mapping[str, Any]) -> int:
     if problems := [problem for folder in settings.bundles.values() for problem in verify_bundle(folder)]:
         raise CheckFailedError("\n".join([*problems, f"nothing is served, problems found: {len(problems)}"]))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(process)d %(message)s")
-    if settings.token is None and not is_local(settings.host):
-        logger.warning(
-            "%s: anybody who reaches this address may ask; set %s to want a token", settings.host, TOKEN_VARIABLE
-        )
+    warn_when_open(settings)
     return Supervisor(settings).run()
 
 
@@ -60,6 +57,14 @@ def make_settings(
         problems = (f"--{str(each['loc'][0]).replace('_', '-')}: {each['msg']}" for each in error.errors())
         raise ConfigError(f"{'; '.join(problems)} (see: distill serve --help)") from error
     return settings.model_copy(update={"workers": settings.workers or usable_cores()})
+
+
+def warn_when_open(settings: ServeSettings) -> None:
+    """Log a warning when others reach the server and need no token."""
+    if settings.token is None and not is_local(settings.host):
+        logger.warning(
+            "%s: anybody who reaches this address may ask; set %s to want a token", settings.host, TOKEN_VARIABLE
+        )
 
 
 def is_local(host: str) -> bool:
