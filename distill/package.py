@@ -14,6 +14,7 @@ from export.graph import export_graph, prove_parity
 from export.metrics import ACTIVATIONS, decode, macro_f1, row_scores
 from export.quantize import quantize_int8
 from export.runtime import OnnxClassifier
+from export.selective import Abstention, certainty, fit_abstention
 from export.spec import ExportSpec
 from teacher.calibrate import fit_temperature, fit_thresholds
 from teacher.corpus import iterate_part, read_part
@@ -67,6 +68,7 @@ def package(
         else dict(zip(task.labels, shipped.thresholds.tolist(), strict=True)),
         too_long=spec.too_long,
         gates=tuple(gates),
+        abstain=_abstention(task.kind, targets, shipped, spec),
         lineage=dict(lineage),
     )
     kept = {name: path for name, path in models.items() if name == "fp32" or precision == "int8"}
@@ -131,6 +133,16 @@ def _judge(task: Task, targets: Floats, answers: dict[Precision, Calibrated], sp
             int8_thresholds=int8.thresholds,
         ),
         spec,
+    )
+
+
+def _abstention(kind: TaskKind, targets: Floats, shipped: Calibrated, spec: ExportSpec) -> Abstention:
+    dev, pool = (decode(kind.value, probs, shipped.thresholds) for probs in (shipped.dev, shipped.pool))
+    return fit_abstention(
+        certainty(kind.value, shipped.dev, dev),
+        row_scores(dev, targets) > 0,
+        certainty(kind.value, shipped.pool, pool),
+        spec.abstain,
     )
 
 

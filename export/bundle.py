@@ -25,6 +25,7 @@ from pydantic import (
 
 from export.errors import BundleError, ExportError
 from export.gate import Gate
+from export.selective import Abstention
 from export.wire import find_dangers
 
 FORMAT = 1
@@ -50,7 +51,7 @@ class FileEntry(BaseModel):
 class BundleManifest(BaseModel):
     """All that a loader must know beyond what Hugging Face writes; `labels` stand in the order of the logits.
 
-    `temperature` and `thresholds` (by label name) were fitted on the file of `precision`. `files` is every
+    `temperature`, `thresholds` (by label name) and `abstain` were fitted on the file of `precision`. `files` is every
     other file of the bundle by its POSIX path.
     """
 
@@ -66,6 +67,7 @@ class BundleManifest(BaseModel):
     thresholds: dict[str, float] | None = None
     too_long: Literal["truncate", "refuse"] = "truncate"
     gates: tuple[Gate, ...] = ()
+    abstain: Abstention | None = None
     lineage: dict[str, JsonValue] = Field(default_factory=dict)
     files: dict[str, FileEntry] = Field(default_factory=dict)
 
