@@ -52,7 +52,8 @@ class BundleManifest(BaseModel):
     """All that a loader must know beyond what Hugging Face writes; `labels` stand in the order of the logits.
 
     `temperature`, `thresholds` (by label name) and `abstain` were fitted on the file of `precision`. `files` is every
-    other file of the bundle by its POSIX path.
+    other file of the bundle by its POSIX path. `digest` is the seal of a manifest that was read: it names this
+    version of the bundle.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -70,6 +71,7 @@ class BundleManifest(BaseModel):
     abstain: Abstention | None = None
     lineage: dict[str, JsonValue] = Field(default_factory=dict)
     files: dict[str, FileEntry] = Field(default_factory=dict)
+    digest: str = Field("", exclude=True)
 
     @field_validator("files")
     @classmethod
@@ -146,7 +148,6 @@ def read_manifest(bundle: Path) -> BundleManifest:
         raise BundleError(f"{path}: format {number} is newer than {FORMAT}; upgrade potstill")
     if raw != _sealed(content):
         raise BundleError(f"{path}: was changed after it was written; copy or export the bundle again")
-    del content["digest"]
     try:
         return BundleManifest.model_validate(content)
     except ValidationError as error:
