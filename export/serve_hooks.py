@@ -11,17 +11,21 @@ from export.models import ServedModel
 from export.runtime import Prediction
 from export.serve_settings import ServeSettings
 
-Source = Literal["student", "teacher", "abstain"]
+Source = Literal["student", "teacher", "abstain", "fallback"]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to one text and who gave it; `logits` are the student's."""
+    """The answer to one text and who gave it; `logits` are the student's, and so is `certainty` where it was judged.
+
+    A fallback is the student's answer to a text that its teacher did not answer.
+    """
 
     text: str
     prediction: Prediction
     logits: Sequence[float]
     source: Source = "student"
+    certainty: float | None = None
 
 
 # Returns the answers that go out, in order; `deadline` is on time.perf_counter, None without one. It must not raise
@@ -42,5 +46,9 @@ class Hooks:
 
 def make_hooks(settings: ServeSettings) -> Hooks:
     """Return the hooks that the settings ask for; called once in each worker, on its event loop."""
-    del settings
-    return Hooks()
+    if settings.doubt is None:
+        return Hooks()
+    from export.doubt import Doubt  # it knows the hooks, and most servers do without it
+
+    doubt = Doubt(settings.doubt, settings.workers)
+    return Hooks(decide=doubt.decide, capture=doubt.capture, closing=[doubt.close])

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from export.doubt_settings import DoubtSettings
+
 TOKEN_VARIABLE = "POTSTILL_TOKEN"
 
 
@@ -32,3 +34,4 @@ class ServeSettings(BaseModel):
     watch_seconds: float | None = Field(2.0, gt=0, description="how often to look for a new version of a bundle")
     drain_delay_seconds: float = Field(0.0, ge=0, description="how long to go on accepting when told to stop")
     drain_seconds: float = Field(30.0, gt=0, description="how long accepted requests may take after that")
+    doubt: DoubtSettings | None = Field(None, description="what to do with doubtful texts")
