@@ -13,6 +13,7 @@ import typer
 
 from distill.errors import CheckFailedError, ConfigError, InputError
 from distill.progress import make_reporter
+from distill.serve_command import serve
 from teacher.processes import is_first_process
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 prompt_app = typer.Typer(help="Work on a teacher's prompt.", rich_markup_mode=None, no_args_is_help=True)
 app.add_typer(prompt_app, name="prompt")
+app.command()(serve)
 
 
 class LogFormat(StrEnum):

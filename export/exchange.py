@@ -61,7 +61,7 @@ async def read_request(scope: Scope, receive: Receive, max_body_bytes: int) -> R
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ConnectionResetError
+            raise RequestError("malformed", "the client went away before its body was whole")
         body += message.get("body", b"")
         if len(body) > max_body_bytes:
             raise _too_long(len(body), max_body_bytes)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tokenizers import Encoding
 
-from export.bundle import BundleManifest, read_manifest, verify_bundle
+from export.bundle import BundleManifest, verify_bundle
 from export.cost import CostModel, fit_cost
 from export.errors import BundleError, ExportError
 from export.runtime import Predictor
@@ -111,19 +111,6 @@ def load_model(name: str, folder: Path) -> ServedModel:
         return predictor.run([_cut(sample, tokens)] * rows)
 
     return ServedModel(name, predictor, fit_cost(run, len(sample.ids)))
-
-
-def name_bundles(bundles: list[str]) -> dict[str, Path]:
-    """Return folders by name from `FOLDER` or `NAME=FOLDER` words; a bundle without a name brings its own."""
-    folders: dict[str, Path] = {}
-    for word in bundles:
-        name, separator, folder = word.partition("=")
-        path = Path(folder if separator else word)
-        name = name if separator else read_manifest(path).name
-        if name in folders:
-            raise BundleError(f"found two bundles called {name}; tell them apart with NAME={path}")
-        folders[name] = path
-    return folders
 
 
 def _cut(encoding: Encoding, tokens: int) -> Encoding:

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from export.exchange import Request, Response
+from export.runtime import TooLong
 from export.serve_errors import RequestError
 from export.serve_hooks import Answer
 from export.service import Answered, Service
 
 _FIELDS = {"inputs", "truncate", "raw_scores", "model", "details", "truncation_direction"}
-_TOO_LONG = {None: None, True: "truncate", False: "refuse"}
+# What `truncate` says of long texts; without it the bundle decides.
+TOO_LONG: dict[bool | None, TooLong | None] = {None: None, True: "truncate", False: "refuse"}
 
 
 async def predict(service: Service, request: Request) -> Response:
@@ -28,8 +30,8 @@ async def predict(service: Service, request: Request) -> Response:
     name = content.get("model")
     if not isinstance(name, str | None):
         raise RequestError("validation", "model: wanted the name of a model")
-    too_long = _TOO_LONG[_flag(content, "truncate")]
-    raw_scores, details = _flag(content, "raw_scores"), _flag(content, "details")
+    too_long = TOO_LONG[read_flag(content, "truncate")]
+    raw_scores, details = read_flag(content, "raw_scores"), read_flag(content, "details")
     answered = await service.answer(texts, name, too_long, request.deadline(service.settings.timeout_ms))
     shaped = [_shape(each, answered, bool(raw_scores), bool(details)) for each in answered.answers]
     return Response(shaped[0] if is_single else shaped, headers=answer_headers(request, answered))
@@ -82,7 +84,8 @@ def _texts(inputs: Any) -> tuple[Sequence[str], bool]:
     raise RequestError("validation", "inputs: wanted a string or a list of strings that is not empty")
 
 
-def _flag(content: dict[str, Any], name: str) -> bool | None:
+def read_flag(content: dict[str, Any], name: str) -> bool | None:
+    """Return a field that is true, false or absent."""
     value = content.get(name)
     if not isinstance(value, bool | None):
         raise RequestError("validation", f"{name}: wanted true or false")

@@ -42,6 +42,8 @@ class RequestError(ExportError):
             headers["retry-after"] = str(self.retry_after_seconds)
         if self.kind == "unauthorized":
             headers["www-authenticate"] = "Bearer"
+        if self.kind == "method":
+            headers["allow"] = "POST"
         return headers
 
     @property

@@ -8,16 +8,21 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
 from export.exchange import Receive, Request, Response, Scope, Send, read_request, write_response
 from export.info_api import add_info
 from export.predict_api import predict
 from export.serve_errors import RequestError
+from export.serve_schema import describe
 from export.serve_settings import ServeSettings
 from export.service import Service
-from export.v2_api import add_v2, infer
+from export.v2_api import add_v2, find_model, infer
 
 logger = logging.getLogger("potstill.serve")
 _OPEN_PATHS = {"/v2/health/live", "/v2/health/ready"}  # probes carry no token
@@ -39,18 +44,24 @@ class Application:
         if scope["type"] != "http":
             await self.api(scope, receive, send)
             return
+        handler = self._handler(scope["path"])
         try:
             self._authorise(scope)
+            if handler and scope["method"] != "POST":
+                raise RequestError("method", f"found {scope['method']}, wanted POST")
         except RequestError as error:
             await write_response(send, Response.of(error))
             return
-        path = scope["path"]
-        if scope["method"] == "POST" and path == "/predict":
-            await self._answer("predict", predict, scope, receive, send)
-        elif scope["method"] == "POST" and path.startswith("/v2/models/") and path.endswith("/infer"):
-            await self._answer("infer", infer(path), scope, receive, send)
-        else:
+        if handler is None:
             await self.api(scope, receive, send)
+        else:
+            await write_response(send, await self._answer(*handler, scope, receive))
+
+    def _handler(self, path: str) -> tuple[str, Handler] | None:
+        if path == "/predict":
+            return "predict", predict
+        found = find_model(path)
+        return ("infer", infer(*found)) if found else None
 
     def _authorise(self, scope: Scope) -> None:
         if self._token is None or scope["path"] in _OPEN_PATHS:
@@ -59,19 +70,17 @@ class Application:
         if not hmac.compare_digest(given, b"Bearer " + self._token):
             raise RequestError("unauthorized", "wanted the header: authorization: Bearer TOKEN")
 
-    async def _answer(self, endpoint: str, handler: Handler, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, endpoint: str, handler: Handler, scope: Scope, receive: Receive) -> Response:
         started = time.perf_counter()
         try:
             request = await read_request(scope, receive, self.settings.max_body_bytes)
             response = await handler(self.service, request)
         except RequestError as error:
             response = Response.of(error)
-        except ConnectionResetError:
-            return
         metrics = self.service.metrics
         metrics.requests.labels(endpoint, str(response.status)).inc()
         metrics.seconds.labels(endpoint).observe(time.perf_counter() - started)
-        await write_response(send, response)
+        return response
 
 
 def create_app(settings: ServeSettings) -> Application:
@@ -88,7 +97,22 @@ def make_api(service: Service) -> FastAPI:
         yield
         await service.stop()
 
-    api = FastAPI(title="Potstill", docs_url=None, redoc_url=None, lifespan=lifespan)
+    api = FastAPI(title="Potstill", version=service.version, docs_url=None, redoc_url=None, lifespan=lifespan)
     add_info(api, service)
     add_v2(api, service)
+    plain = api.openapi
+    api.openapi = lambda: api.openapi_schema or describe(plain())  # type: ignore[method-assign]
+    api.add_exception_handler(RequestError, _refuse)
+    api.add_exception_handler(HTTPException, _refuse)
     return api
+
+
+async def _refuse(request: Any, error: Exception) -> JSONResponse:
+    """Give the framework's own refusals the one shape."""
+    if isinstance(error, HTTPException):
+        kind = {404: "not_found", 405: "method"}.get(error.status_code, "malformed")
+        phrase = HTTPStatus(error.status_code).phrase
+        content = RequestError(kind, f"{request.method} {request.url.path:.100}: {phrase.lower()}").content
+        return JSONResponse(content, error.status_code, headers=error.headers)
+    assert isinstance(error, RequestError)
+    return JSONResponse(error.content, error.status, headers=error.headers)

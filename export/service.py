@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 
 from export.errors import ExportError, TextTooLongError
 from export.models import Models, ServedModel
@@ -45,21 +46,29 @@ class Service:
         self.scheduler = Scheduler(settings.max_queue, settings.max_wait_ms / 1000, settings.batching)
         self.hooks = Hooks()
         self.is_ready = False
-        self._watch: asyncio.Task[None] | None = None
+        self.version = version("potstill")
+        # What a client's wish for new versions does; with several workers they are all told.
+        self.on_reload: Callable[[], None] = self.reload
+        self._background: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Take part in the running event loop."""
         self.hooks = make_hooks(self.settings)
-        self.metrics.waiting.set_function(lambda: self.scheduler.waiting_texts)
-        if self.settings.watch_seconds is not None:
-            self._watch = asyncio.create_task(self.models.watch(self.settings.watch_seconds))
+        if self.settings.watch_seconds:
+            self._background.add(asyncio.create_task(self.models.watch(self.settings.watch_seconds)))
         self.is_ready = True
+
+    def reload(self) -> None:
+        """Look for new versions now, in the background."""
+        task = asyncio.get_running_loop().create_task(self.models.refresh())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def stop(self) -> None:
         """End what `start` began."""
         self.is_ready = False
-        if self._watch is not None:
-            self._watch.cancel()
+        for task in self._background:
+            task.cancel()
         for close in self.hooks.closing:
             await close()
 
@@ -125,6 +134,7 @@ class Service:
 
     def _count(self, model: ServedModel, answers: Sequence[Answer], stages: Stages) -> None:
         metrics = self.metrics
+        metrics.waiting.set(self.scheduler.waiting_texts)
         for answer in answers:
             metrics.texts.labels(model.name, answer.source).inc()
             if answer.prediction.truncated:
