@@ -23,11 +23,15 @@ logger = logging.getLogger("potstill.serve")
 
 def serve(bundles: list[str], options: Mapping[str, Any]) -> int:
     """Check the bundles, serve them until SIGTERM and return the exit code; `options` are fields of ServeSettings."""
+    from export.doubt import check_doubt
+    from export.doubt_settings import read_doubt
     from export.supervisor import Supervisor
 
     settings = make_settings(name_bundles(bundles), options, os.environ)
     if problems := [problem for folder in settings.bundles.values() for problem in verify_bundle(folder)]:
         raise CheckFailedError("\n".join([*problems, f"nothing is served, problems found: {len(problems)}"]))
+    if settings.doubt is not None:
+        check_doubt(read_doubt(settings.doubt), [read_manifest(folder) for folder in settings.bundles.values()])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(process)d %(message)s")
     if settings.token is None and not is_local(settings.host):
         logger.warning(

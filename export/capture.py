@@ -23,7 +23,10 @@ _MOST_WAITING = 10_000  # texts; more than that is dropped rather than held in m
 
 
 class CapturePool:
-    """The captured texts of one worker; safe to offer to from the event loop."""
+    """The captured texts of one worker; safe to offer to from the event loop.
+
+    One that is full stays full: collect the folder and start the server again.
+    """
 
     def __init__(self, settings: CaptureSettings, workers: int = 1) -> None:
         """Make the folder; raise ExportError when the redaction cannot be loaded, OSError when nothing can be written.
@@ -32,8 +35,9 @@ class CapturePool:
         """
         self._redact = settings.load_redact()
         self._share = settings.share
-        self._most_bytes = settings.max_bytes // workers
         settings.folder.mkdir(parents=True, exist_ok=True)
+        held = sum(path.stat().st_size for path in settings.folder.glob(f"*{SUFFIX}"))
+        self._most_bytes = max(settings.max_bytes - held, 0) // workers
         self._path = settings.folder / f"{os.getpid()}-{time.time_ns()}{SUFFIX}"
         self._waiting: queue.Queue[dict[str, Any] | None] = queue.Queue(_MOST_WAITING)
         self._is_full = False
@@ -72,7 +76,10 @@ class CapturePool:
                 continue
             written += len(line.encode())
             if written > self._most_bytes:
-                logger.warning("capture: %s is full, nothing more is kept; collect it", self._path.parent)
+                logger.warning(
+                    "capture: %s is full, nothing more is kept until it is collected and the server restarted",
+                    self._path.parent,
+                )
                 self._is_full = True
                 continue
             try:

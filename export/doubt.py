@@ -11,11 +11,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from export.bundle import BundleManifest
 from export.capture import CapturePool
 from export.doubt_settings import DoubtSettings
 from export.errors import BundleError
 from export.models import ServedModel
-from export.remote_teacher import RemoteTeacher, TeacherAnswer
+from export.remote_teacher import RemoteTeacher, TeacherAnswer, read_key
 from export.runtime import Prediction
 from export.selective import certainty
 from export.serve_hooks import Answer
@@ -84,13 +85,16 @@ class Doubt:
         return replace(answer, source="teacher", prediction=_taught(answer.prediction, labels, said))
 
 
-def check_thresholds(settings: DoubtSettings, models: Sequence[ServedModel]) -> None:
-    """Raise BundleError when a bundle has no threshold to go by and the settings give none."""
-    for model in models:
-        promise = model.manifest.abstain
-        if settings.threshold is None and (promise is None or promise.threshold is None):
+def check_doubt(settings: DoubtSettings, manifests: Sequence[BundleManifest]) -> None:
+    """Raise ExportError when something that the settings rely on is not there: a threshold, a key, a function."""
+    if settings.teacher is not None:
+        read_key(settings.teacher)
+    if settings.capture is not None:
+        settings.capture.load_redact()
+    for manifest in manifests:
+        if settings.threshold is None and (manifest.abstain is None or manifest.abstain.threshold is None):
             raise BundleError(
-                f"{model.name}: the bundle proved no threshold for doubtful texts; export it again with another "
+                f"{manifest.name}: the bundle proved no threshold for doubtful texts; export it again with another "
                 "export.abstain.accuracy or more dev rows, or set a threshold yourself"
             )
 

@@ -69,6 +69,7 @@ def _shape(answer: Answer, answered: Answered, raw_scores: bool, details: bool) 
         "tokens": prediction.tokens,
         "model": answered.model.digest,
         "source": answer.source,
+        "certainty": answer.certainty,
         "scores": listed,
     }
 

@@ -38,9 +38,7 @@ class RemoteTeacher:
     def __init__(self, settings: TeacherSettings, workers: int = 1) -> None:
         """Read the key from the environment; raise ExportError when it is not there."""
         self._settings = settings
-        self._key = os.environ.get(settings.key_env) if settings.key_env else None
-        if settings.key_env and not self._key:
-            raise ExportError(f"found no key in the environment variable {settings.key_env}; set it and start again")
+        self._key = read_key(settings)
         self._most_calls = settings.most_calls(workers)
         self._free = asyncio.Semaphore(settings.concurrency)
         self._threads = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="teacher")
@@ -104,6 +102,14 @@ class RemoteTeacher:
             return None
         probabilities = {name: answer.probabilities[name] for name in labels if name in answer.probabilities}
         return TeacherAnswer(tuple(label for label in named if label), probabilities)
+
+
+def read_key(settings: TeacherSettings) -> str | None:
+    """Return the key from the environment, None when none is wanted; raise ExportError when it is not there."""
+    key = os.environ.get(settings.key_env) if settings.key_env else None
+    if settings.key_env and not key:
+        raise ExportError(f"found no key in the environment variable {settings.key_env}; set it and start again")
+    return key
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

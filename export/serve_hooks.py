@@ -45,10 +45,14 @@ class Hooks:
 
 
 def make_hooks(settings: ServeSettings) -> Hooks:
-    """Return the hooks that the settings ask for; called once in each worker, on its event loop."""
+    """Return the hooks that the settings ask for; called once in each worker, on its event loop.
+
+    Raises ExportError when what they name cannot be used.
+    """
     if settings.doubt is None:
         return Hooks()
     from export.doubt import Doubt  # it knows the hooks, and most servers do without it
+    from export.doubt_settings import read_doubt
 
-    doubt = Doubt(settings.doubt, settings.workers)
+    doubt = Doubt(read_doubt(settings.doubt), settings.workers or 1)
     return Hooks(decide=doubt.decide, capture=doubt.capture, closing=[doubt.close])

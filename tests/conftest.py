@@ -99,6 +99,21 @@ def tiny_classifier(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a bundle of the untrained tiny classifier in fp32: quick to make, and sure of nothing."""
+    from export.bundle import BundleManifest, write_bundle
+    from export.graph import export_graph
+
+    folder = tmp_path_factory.mktemp("tiny-bundle")
+    export_graph(tiny_classifier, folder / "model.onnx")
+    manifest = BundleManifest(
+        name="shop", kind="single_label", labels=LABELS, max_tokens=32, precision="fp32", temperature=0.1
+    )
+    write_bundle(tiny_classifier, {"fp32": folder / "model.onnx"}, folder / "bundle", manifest, {})
+    return folder / "bundle"
+
+
 @pytest.fixture
 def write_corpus(tmp_path: Path) -> Callable[[], Path]:
     """Return a function that writes pool.csv, gold.csv, dev.csv and test.csv and returns their folder."""
