@@ -14,9 +14,6 @@ from tests.serving import serving
 
 SUBJECTS = ("parcel", "invoice", "shirt", "bank", "box")
 SAYINGS = ("is late", "is too small", "was declined", "is wrong")
-    ("parcel", "invoice", "shirt", "bank", "box"),
-    ("is late", "is too small", "was declined", "is wrong"),
-)
 # Half of each text says one thing and half another, so that even a student without a doubt about its corpus has some.
 NEW = [f"the {one} and the {other} {saying}" for one in SUBJECTS for other in SUBJECTS for saying in SAYINGS]
 
