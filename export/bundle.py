@@ -126,8 +126,9 @@ def write_bundle(
     (target / "README.md").write_text(render_card(manifest, quality), encoding="utf-8")
     files = {name: _entry((target / name).read_bytes()) for name in sorted([*_names(target)])}
     finished = manifest.model_copy(update={"files": files})
-    (target / MANIFEST).write_bytes(_sealed(finished.model_dump(mode="json")))
-    return finished
+    sealed = _sealed(finished.model_dump(mode="json"))
+    (target / MANIFEST).write_bytes(sealed)
+    return finished.model_copy(update={"digest": json.loads(sealed)["digest"]})
 
 
 def read_manifest(bundle: Path) -> BundleManifest:

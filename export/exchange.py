@@ -76,11 +76,17 @@ async def read_request(scope: Scope, receive: Receive, max_body_bytes: int) -> R
 
 async def write_response(send: Send, response: Response) -> None:
     """Send the whole response."""
+    headers, body = encode(response)
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def encode(response: Response) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Return headers and body as bytes."""
     body = orjson.dumps(response.content)
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     headers += [(name.encode("ascii"), value.encode("ascii")) for name, value in response.headers.items()]
-    await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    return headers, body
 
 
 def _too_long(found: int, wanted: int) -> RequestError:

@@ -6,13 +6,14 @@ server reads a list of two strings as a pair; a classifier of single texts reads
 """
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 from export.exchange import Request, Response
 from export.runtime import TooLong
 from export.serve_errors import RequestError
 from export.serve_hooks import Answer
-from export.service import Answered, Service
+from export.service import STAGES, Answered, Service
 
 _FIELDS = {"inputs", "truncate", "raw_scores", "model", "details", "truncation_direction"}
 # What `truncate` says of long texts; without it the bundle decides.
@@ -48,7 +49,7 @@ def answer_headers(request: Request, answered: Answered) -> dict[str, str]:
     if any(answer.source != "student" for answer in answered.answers):
         headers["x-source"] = ",".join(answer.source for answer in answered.answers)
     if b"x-timings" in request.headers:
-        for name in ("tokenize", "queue", "run", "decide"):
+        for name in STAGES:
             headers[f"x-{name}-ms"] = f"{1000 * getattr(answered.stages, name):.3f}"
     return headers
 
@@ -56,7 +57,7 @@ def answer_headers(request: Request, answered: Answered) -> dict[str, str]:
 def _shape(answer: Answer, answered: Answered, raw_scores: bool, details: bool) -> Any:
     labels = answered.model.manifest.labels
     scores = answer.logits if raw_scores else answer.prediction.probabilities.values()
-    ranked = sorted(zip(scores, labels, strict=True), key=lambda pair: -pair[0])
+    ranked = sorted(zip(scores, labels, strict=True), key=itemgetter(0), reverse=True)
     listed = [{"score": score, "label": label} for score, label in ranked]
     if not details:
         return listed

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from math import ceil
+from math import ceil, inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,14 +39,15 @@ class Job:
     arrived: float = field(compare=False)
     left_seconds: float = field(compare=False)
     done: "asyncio.Future[_Logits]" = field(compare=False)
-    logits: list[_Logits] = field(compare=False, default_factory=list)
+    finished: int = field(compare=False, default=0)
+    pieces: list[_Logits] = field(compare=False, default_factory=list)
     started: float = field(compare=False, default=0.0)
     ended: float = field(compare=False, default=0.0)
 
     @property
     def rest(self) -> Sequence[Encoding]:
         """The texts that have not run."""
-        return self.encodings[len(self.logits) :]
+        return self.encodings[self.finished :]
 
 
 class Scheduler:
@@ -62,16 +63,24 @@ class Scheduler:
         self._waiting_texts = 0
         self._is_running = False
         self._last_turn = 0.0
+        self._typical_cost = 0.0
+        self.arriving = 0  # requests that were read and have yet to be submitted
 
     @property
     def waiting_texts(self) -> int:
         """How many texts have not run."""
         return self._waiting_texts
 
+    def is_full(self) -> bool:
+        """Say whether even the cheapest request would be refused now; takes a microsecond or two."""
+        if self._waiting_texts + self.arriving > self._max_queue:
+            return True
+        return self._wait(time.perf_counter()) + self.arriving * self._typical_cost > self._max_wait
+
     def refuse_when_full(self, texts: int) -> None:
         """Raise RequestError when so many more texts do not fit; costs nothing, so it comes before tokenizing."""
         if self._waiting_texts and self._waiting_texts + texts > self._max_queue:
-            self._refuse(sum(job.left_seconds for job in self._heap))
+            self._refuse(self._wait(inf))
 
     def submit(self, model: ServedModel, encodings: Sequence[Encoding], deadline: float | None) -> Job:
         """Queue the texts of one request and return the job whose `done` will hold logits (texts, labels).
@@ -81,12 +90,13 @@ class Scheduler:
         now = time.perf_counter()
         cost = sum(model.cost.alone(len(encoding.ids)) for encoding in encodings)
         place = now + PATIENCE * cost
-        wait = sum(job.left_seconds for job in self._heap if job.place <= place)
+        wait = self._wait(place)
         if wait > self._max_wait:
             self._refuse(wait)
         if deadline is not None and now + wait + cost > deadline:
             raise RequestError("timeout", f"the answer is {1000 * (wait + cost):.0f} ms away, later than x-timeout-ms")
         self._count += 1
+        self._typical_cost += 0.1 * (cost - self._typical_cost)
         done: asyncio.Future[_Logits] = asyncio.get_running_loop().create_future()
         job = Job(place, self._count, model, encodings, deadline, now, cost, done)
         heappush(self._heap, job)
@@ -96,6 +106,9 @@ class Scheduler:
             self._last_turn = now
             asyncio.get_running_loop().call_soon(self._turn)
         return job
+
+    def _wait(self, place: float) -> float:
+        return sum(job.left_seconds for job in self._heap if job.place <= place)
 
     def _refuse(self, wait: float) -> None:
         seconds = max(1, ceil(wait))
@@ -127,18 +140,19 @@ class Scheduler:
             job.started = job.started or time.perf_counter()
             self._refuse_late(job)
             together = self._choose(job.model, rest)
-            job.logits.extend(job.model.predictor.run(together))
+            job.pieces.append(job.model.predictor.run(together))
         except (RequestError, ExportError) as error:
             self._waiting_texts -= len(rest)
             job.done.set_exception(error)
             return
+        job.finished += len(together)
         self._waiting_texts -= len(together)
         job.left_seconds *= 1 - len(together) / len(rest)
         if len(together) < len(rest):
             heappush(self._heap, job)
         else:
             job.ended = time.perf_counter()
-            job.done.set_result(np.stack(job.logits))
+            job.done.set_result(job.pieces[0] if len(job.pieces) == 1 else np.concatenate(job.pieces))
 
     def _choose(self, model: ServedModel, rest: Sequence[Encoding]) -> Sequence[Encoding]:
         """Return the texts to run now: one, or the next few together where that is predicted to be sooner."""

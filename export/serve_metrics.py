@@ -5,8 +5,10 @@ this module is imported.
 """
 
 import os
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector
 
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -14,34 +16,43 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
 
+class ByLabels(dict[tuple[str, ...], Any]):
+    """The children of a metric by their label values; looking one up in the metric itself takes a lock each time."""
+
+    def __init__(self, metric: MetricWrapperBase) -> None:
+        """Start without any child."""
+        super().__init__()
+        self._metric = metric
+
+    def __missing__(self, labels: tuple[str, ...]) -> Any:
+        """Make the child of `labels`."""
+        child = self[labels] = self._metric.labels(*labels)
+        return child
+
+
 class Metrics:
-    """The counters of one worker."""
+    """The counters of one worker; all but `waiting` by their label values."""
 
     def __init__(self) -> None:
         """Register every metric anew."""
-        registry = CollectorRegistry()
-        self.requests = Counter(
-            "potstill_requests", "Requests by endpoint and status.", ["endpoint", "status"], registry=registry
+        self._registry = registry = CollectorRegistry()
+
+        def count(name: str, text: str, *labels: str) -> ByLabels:
+            return ByLabels(Counter(f"potstill_{name}", text, labels, registry=registry))
+
+        self.requests = count("requests", "Requests by endpoint and status.", "endpoint", "status")
+        self.stages = count("stage_seconds", "Time spent by stage: tokenize, queue, run, decide.", "stage")
+        self.texts = count("texts", "Texts answered, by model and by who answered.", "model", "source")
+        self.tokens = count("tokens", "Tokens read, by model.", "model")
+        self.truncated = count("truncated_texts", "Texts that were cut, by model.", "model")
+        self.versions = count("versions", "New versions of a bundle by outcome.", "model", "outcome")
+        about = "Time from the first byte of a body to its answer."
+        self.seconds = ByLabels(
+            Histogram("potstill_request_seconds", about, ["endpoint"], buckets=_SECONDS, registry=registry)
         )
-        self.seconds = Histogram(
-            "potstill_request_seconds", "Time from the last byte of a request to its answer.", ["endpoint"],
-            buckets=_SECONDS, registry=registry,
-        )  # fmt: skip
-        self.stages = Counter(
-            "potstill_stage_seconds", "Time spent by stage: tokenize, queue, run, decide.", ["stage"], registry=registry
-        )
-        self.texts = Counter(
-            "potstill_texts", "Texts answered, by model and source.", ["model", "source"], registry=registry
-        )
-        self.tokens = Counter("potstill_tokens", "Tokens read by a model.", ["model"], registry=registry)
-        self.truncated = Counter("potstill_truncated_texts", "Texts that were cut.", ["model"], registry=registry)
         self.waiting = Gauge(
             "potstill_waiting_texts", "Texts that wait for a session.", registry=registry, multiprocess_mode="livesum"
         )
-        self.versions = Counter(
-            "potstill_versions", "New versions of a bundle, by outcome.", ["model", "outcome"], registry=registry
-        )
-        self._registry = registry
 
     def render(self) -> bytes:
         """Return everything in the Prometheus text format."""

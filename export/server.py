@@ -72,14 +72,16 @@ class Application:
 
     async def _answer(self, endpoint: str, handler: Handler, scope: Scope, receive: Receive) -> Response:
         started = time.perf_counter()
+        scheduler = self.service.scheduler
+        scheduler.arriving = max(0, scheduler.arriving - 1)
         try:
             request = await read_request(scope, receive, self.settings.max_body_bytes)
             response = await handler(self.service, request)
         except RequestError as error:
             response = Response.of(error)
         metrics = self.service.metrics
-        metrics.requests.labels(endpoint, str(response.status)).inc()
-        metrics.seconds.labels(endpoint).observe(time.perf_counter() - started)
+        metrics.requests[endpoint, str(response.status)].inc()
+        metrics.seconds[endpoint,].observe(time.perf_counter() - started)
         return response
 
 

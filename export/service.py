@@ -15,6 +15,8 @@ from export.serve_hooks import Answer, Hooks, make_hooks
 from export.serve_metrics import Metrics
 from export.serve_settings import ServeSettings
 
+STAGES = ("tokenize", "queue", "run", "decide")
+
 
 @dataclass(slots=True)
 class Stages:
@@ -42,7 +44,7 @@ class Service:
         """Load every bundle; raise BundleError when one cannot be used."""
         self.settings = settings
         self.metrics = Metrics()
-        self.models = Models(settings.bundles, lambda name, outcome: self.metrics.versions.labels(name, outcome).inc())
+        self.models = Models(settings.bundles, lambda name, outcome: self.metrics.versions[name, outcome].inc())
         self.scheduler = Scheduler(settings.max_queue, settings.max_wait_ms / 1000, settings.batching)
         self.hooks = Hooks()
         self.is_ready = False
@@ -133,13 +135,13 @@ class Service:
                 )
 
     def _count(self, model: ServedModel, answers: Sequence[Answer], stages: Stages) -> None:
-        metrics = self.metrics
+        metrics, name = self.metrics, model.name
         metrics.waiting.set(self.scheduler.waiting_texts)
         for answer in answers:
-            metrics.texts.labels(model.name, answer.source).inc()
+            metrics.texts[name, answer.source].inc()
             if answer.prediction.truncated:
-                metrics.truncated.labels(model.name).inc()
-        metrics.tokens.labels(model.name).inc(sum(answer.prediction.tokens for answer in answers))
-        for name in ("tokenize", "queue", "run", "decide"):
-            if seconds := getattr(stages, name):
-                metrics.stages.labels(name).inc(seconds)
+                metrics.truncated[name,].inc()
+        metrics.tokens[name,].inc(sum(answer.prediction.tokens for answer in answers))
+        for stage in STAGES:
+            if seconds := getattr(stages, stage):
+                metrics.stages[stage,].inc(seconds)

@@ -14,9 +14,9 @@ import termios
 from collections.abc import Coroutine, Iterator
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from export.control import CONNECTION, DRAIN, READY, RELOAD, RELOAD_ALL
+from export.protocol import GuardedProtocol
 from export.serve_settings import ServeSettings
 from export.server import Application, create_app
 
@@ -32,7 +32,6 @@ class FedServer(uvicorn.Server):
         """Serve `application` on what arrives over `control`."""
         config = uvicorn.Config(
             application,
-            http=HttpToolsProtocol,
             ws="none",
             lifespan="on",
             access_log=False,
@@ -106,10 +105,13 @@ class FedServer(uvicorn.Server):
         loop = asyncio.get_running_loop()
 
         def protocol() -> asyncio.Protocol:
-            made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
-                config=self.config, server_state=self.server_state, app_state=self.lifespan.state, _loop=loop
+            return GuardedProtocol(
+                self._application.service,
+                config=self.config,
+                server_state=self.server_state,
+                app_state=self.lifespan.state,
+                _loop=loop,
             )
-            return made
 
         with contextlib.suppress(OSError):  # the client is gone already
             await loop.connect_accepted_socket(protocol, connection)
@@ -123,7 +125,7 @@ class FedServer(uvicorn.Server):
         self.config.encoded_headers.append(close)
         self.server_state.default_headers.append(close)
         for connection in self.server_state.connections:
-            if isinstance(connection, HttpToolsProtocol) and connection.cycle is not None:
+            if isinstance(connection, GuardedProtocol) and connection.cycle is not None:
                 connection.cycle.keep_alive = False
 
     def _ask_for_reload(self) -> None:
