@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
 from export.bundle import BundleManifest, Precision, write_bundle
+from export.examples import EXAMPLES, spell_examples
 from export.gate import Comparison, Gate, judge_int8
 from export.graph import export_graph, prove_parity
 from export.metrics import ACTIVATIONS, decode, macro_f1, row_scores
@@ -73,9 +74,9 @@ def package(
     )
     kept = {name: path for name, path in models.items() if name == "fp32" or precision == "int8"}
     bundle = directory / ".bundle"
-    write_bundle(
-        student, kept, bundle, manifest, _test_quality(_open(student, models[precision]), corpus, task, shipped)
-    )
+    classifier = _open(student, models[precision])
+    more = {} if spec.examples is None else {EXAMPLES: _examples(classifier, corpus, spec.examples)}
+    write_bundle(student, kept, bundle, manifest, _test_quality(classifier, corpus, task, shipped), more)
     shutil.rmtree(directory / ".onnx")
     for path in bundle.iterdir():
         path.rename(directory / path.name)
@@ -134,6 +135,13 @@ def _judge(task: Task, targets: Floats, answers: dict[Precision, Calibrated], sp
         ),
         spec,
     )
+
+
+def _examples(classifier: OnnxClassifier, corpus: Path, most: int) -> bytes:
+    """Return the file of at most so many gold texts."""
+    gold = sorted(read_part(corpus, "gold"), key=lambda example: example.id)[:most]  # an id is a hash: a fair draw
+    texts, labels = [example.text for example in gold], [", ".join(example.labels or ()) for example in gold]
+    return spell_examples(texts, labels, np.stack([classifier.logits_one(text) for text in texts]))
 
 
 def _abstention(kind: TaskKind, targets: Floats, shipped: Calibrated, spec: ExportSpec) -> Abstention:

@@ -99,11 +99,12 @@ def write_bundle(
     target: Path,
     manifest: BundleManifest,
     quality: Mapping[str, float],
+    more: Mapping[str, bytes] | None = None,
 ) -> BundleManifest:
     """Fill the empty folder `target` from a checkpoint and its ONNX files; return the manifest with `files`.
 
-    `quality` is metric name to value on the test part, for the model card. Raises BundleError when a file is
-    missing or the checkpoint names other labels than the manifest.
+    `quality` is metric name to value on the test part, for the model card; `more` are further files by name. Raises
+    BundleError when a file is missing or the checkpoint names other labels than the manifest.
     """
     from export.card import render_card  # the card is no business of those who only load
 
@@ -122,6 +123,8 @@ def write_bundle(
     for name, source in sources.items():
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target / name)
+    for name, content in (more or {}).items():
+        (target / name).write_bytes(content)
     _limit_tokens(target / "tokenizer_config.json", manifest.max_tokens)
     (target / "README.md").write_text(render_card(manifest, quality), encoding="utf-8")
     files = {name: _entry((target / name).read_bytes()) for name in sorted([*_names(target)])}

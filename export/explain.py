@@ -6,6 +6,7 @@ asked and nothing is captured.
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
@@ -24,7 +25,10 @@ _MOST_PIECES = 48  # words of a longer text are left out in groups
 
 
 async def explain(service: Service, request: Request) -> Response:
-    """Return the text in pieces with what each contributes to `label` (None: the most probable), in log-odds."""
+    """Return the text in pieces with what each contributes to `label` (None: the most probable), in log-odds.
+
+    `alike` are training texts where the bundle carries some.
+    """
     text, label, name = _read(request.content, service.settings.max_characters)
     model = service.model(name)
     labels = model.manifest.labels
@@ -43,12 +47,14 @@ async def explain(service: Service, request: Request) -> Response:
         raise RequestError("backend", str(error)) from error
     column = int(logits[0].argmax()) if label is None else labels.index(label)
     odds = log_odds(logits, column, model.manifest.kind, model.manifest.temperature)
+    examples = model.predictor.examples
     return Response(
         {
             "label": labels[column],
             "log_odds": float(odds[0]),
             "pieces": _pieces(read, spans, (odds[0] - odds[1:]).tolist()),
             "unread": text[len(read) :] if whole.overflowing else "",
+            "alike": None if examples is None else [asdict(each) for each in examples.nearest(logits[0])],
             "model": model.digest,
         }
     )

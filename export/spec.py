@@ -25,6 +25,7 @@ class ExportSpec(BaseModel):
     max_class_drop: float = Field(0.1, ge=0, le=1, description="recall that the worst class may lose")
     max_calibration_rise: float = Field(0.02, ge=0, le=1, description="rise of the calibration error")
     too_long: Literal["truncate", "refuse"] = "truncate"
+    examples: int | None = Field(None, ge=1, le=10_000, description="gold texts that the bundle carries; null: none")
     abstain: AbstainSpec = Field(default_factory=AbstainSpec)
 
 

@@ -87,7 +87,7 @@ async function run() {
 function offer(answers) {
   const added = ["label", "probability", "source", "truncated", "error"];
   const cells = (found) => found
-    ? [found.labels?.join("|") ?? "", found.probability ?? "", found.source ?? "", found.truncated ?? "", found.error ?? ""]
+    ? [found.labels?.join("|") ?? "", found.probability?.toFixed(6) ?? "", found.source ?? "", found.truncated ?? "", found.error ?? ""]
     : added.map(() => "");
   const taken = new Set(table.header);
   const names = added.map((name) => (taken.has(name) ? `student_${name}` : name));

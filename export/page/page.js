@@ -6,8 +6,10 @@ import { startBatch } from "./batch.js";
 const WAIT_MS = 120; // after the last key
 const SHOWN = 8; // labels before "all labels"
 const KEPT = 50; // latencies that the median is of
+const SLIGHT = 0.05; // of the strongest word: less is not shown
+const BADGES = { abstain: "abstains", teacher: "by the teacher", fallback: "teacher did not answer" };
 const get = (id) => document.getElementById(id);
-const state = { info: null, texts: [], answers: [], chosen: 0, explained: null, all: false, latencies: [], asked: null };
+const state = { info: null, texts: [], answers: [], chosen: 0, explained: null, label: null, all: false, latencies: [], asked: null };
 
 export function make(tag, className, text) {
   const element = document.createElement(tag);
@@ -17,6 +19,7 @@ export function make(tag, className, text) {
 }
 
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
+const breakable = (name) => name.replaceAll("_", "_\u200b"); // long names wrap between their words
 const model = () => get("model").value || undefined;
 const said = (error) => (error instanceof Refused ? error.message : "the server cannot be reached");
 
@@ -97,9 +100,9 @@ function show() {
     const row = make("li");
     row.id = `answer-${index}`;
     row.setAttribute("role", "option");
-    const label = found.labels.join(", ") || (found.source === "abstain" ? "abstains" : "no label");
-    const line = make("span", "answer", label);
-    if (found.source !== "student") line.append(make("span", "badge", found.source));
+    const doubtful = found.source === "abstain" ? `${found.scores[0].label}?` : "no label";
+    const line = make("span", "answer", breakable(found.labels.join(", ") || doubtful));
+    if (found.source !== "student") line.append(make("span", "badge", BADGES[found.source] ?? found.source));
     if (found.truncated) line.append(make("span", "badge", "cut"));
     row.append(make("q", "", state.texts[index]), line, make("span", "probability", percent(found.probability)));
     row.addEventListener("click", () => choose(index));
@@ -133,7 +136,7 @@ function bars(explained) {
     const track = make("span", "track"), fill = make("span", "fill");
     fill.style.width = `${100 * score}%`;
     track.append(fill);
-    button.append(make("span", "name", label.replaceAll("_", "_\u200b")), make("span", "value", percent(score)), track);
+    button.append(make("span", "name", breakable(label)), make("span", "value", percent(score)), track);
     button.addEventListener("click", () => explain(label));
     const item = make("li");
     item.append(button);
@@ -160,10 +163,12 @@ async function explain(label) {
 
 function words({ label, log_odds, pieces, unread }) {
   const most = Math.max(...pieces.map((piece) => Math.abs(piece.contribution ?? 0)), 1e-9);
-  get("explained").textContent = label.replaceAll("_", "_\u200b");
+  state.label = label;
+  get("explained").textContent = breakable(label);
   get("words").replaceChildren(...pieces.map(({ text, contribution }) => {
     if (contribution === null) return document.createTextNode(text);
-    const word = make("span", `word ${contribution >= 0 ? "for" : "against"}`, text);
+    const side = contribution >= 0 ? "for" : "against";
+    const word = make("span", `word ${Math.abs(contribution) > SLIGHT * most ? side : ""}`, text);
     word.style.setProperty("--weight", `${Math.round((70 * Math.abs(contribution)) / most)}%`);
     word.title = `${contribution >= 0 ? "+" : "−"}${Math.abs(contribution).toFixed(2)}`;
     return word;
@@ -214,7 +219,7 @@ function key(event) {
 
 get("text").addEventListener("input", typed);
 get("model").addEventListener("change", () => { describe(); answer(); });
-get("more").addEventListener("click", () => { state.all = !state.all; bars(get("explained").textContent.replaceAll("\u200b", "")); });
+get("more").addEventListener("click", () => { state.all = !state.all; bars(state.label); });
 get("token-field").addEventListener("submit", (event) => { event.preventDefault(); useToken(get("token").value); start(); });
 for (const one of ["try", "batch"]) get(`tab-${one}`).addEventListener("click", () => tab(one));
 document.addEventListener("keydown", key);
