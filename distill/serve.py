@@ -33,10 +33,7 @@ def serve(bundles: list[str], options: Mapping[str, Any]) -> int:
     if settings.doubt is not None:
         check_doubt(read_doubt(settings.doubt), [read_manifest(folder) for folder in settings.bundles.values()])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(process)d %(message)s")
-    if settings.token is None and not is_local(settings.host):
-        logger.warning(
-            "%s: anybody who reaches this address may ask; set %s to want a token", settings.host, TOKEN_VARIABLE
-        )
+    warn_when_open(settings)
     return Supervisor(settings).run()
 
 
@@ -64,6 +61,14 @@ def make_settings(
         problems = (f"--{str(each['loc'][0]).replace('_', '-')}: {each['msg']}" for each in error.errors())
         raise ConfigError(f"{'; '.join(problems)} (see: distill serve --help)") from error
     return settings.model_copy(update={"workers": settings.workers or usable_cores()})
+
+
+def warn_when_open(settings: ServeSettings) -> None:
+    """Log a warning when others reach the server and need no token."""
+    if settings.token is None and not is_local(settings.host):
+        logger.warning(
+            "%s: anybody who reaches this address may ask; set %s to want a token", settings.host, TOKEN_VARIABLE
+        )
 
 
 def is_local(host: str) -> bool:

@@ -24,6 +24,7 @@ from export.serve_errors import RequestError
 
 PATIENCE = 4.0
 _MOST_TOGETHER = 16
+_REMEMBERED = 20  # about so many requests say what a typical one costs
 _Logits = NDArray[np.float32]
 
 
@@ -72,10 +73,11 @@ class Scheduler:
         return self._waiting_texts
 
     def is_full(self) -> bool:
-        """Say whether even the cheapest request would be refused now; takes a microsecond or two."""
+        """Say whether a typical request would be refused now; takes a microsecond or two."""
         if self._waiting_texts + self.arriving > self._max_queue:
             return True
-        return self._wait(time.perf_counter()) + self.arriving * self._typical_cost > self._max_wait
+        place = time.perf_counter() + PATIENCE * self._typical_cost
+        return self._wait(place) + self.arriving * self._typical_cost > self._max_wait
 
     def refuse_when_full(self, texts: int) -> None:
         """Raise RequestError when so many more texts do not fit; costs nothing, so it comes before tokenizing."""
@@ -96,7 +98,7 @@ class Scheduler:
         if deadline is not None and now + wait + cost > deadline:
             raise RequestError("timeout", f"the answer is {1000 * (wait + cost):.0f} ms away, later than x-timeout-ms")
         self._count += 1
-        self._typical_cost += 0.1 * (cost - self._typical_cost)
+        self._typical_cost += (cost - self._typical_cost) / min(self._count, _REMEMBERED)
         done: asyncio.Future[_Logits] = asyncio.get_running_loop().create_future()
         job = Job(place, self._count, model, encodings, deadline, now, cost, done)
         heappush(self._heap, job)

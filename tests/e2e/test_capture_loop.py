@@ -10,7 +10,7 @@ from export.bundle import read_manifest
 from teacher.corpus import iterate_part
 from teacher.soft_labels import read_store
 from tests.e2e.conftest import Outcome, Project
-from tests.serving import serving
+from tests.serving import local_server
 
 SUBJECTS = ("parcel", "invoice", "shirt", "bank", "box")
 SAYINGS = ("is late", "is too small", "was declined", "is wrong")
@@ -23,8 +23,8 @@ def test_what_a_server_doubts_teaches_the_next_student(finished: tuple[Project, 
     served = finished[0].run / "bundle"
     doubt = tmp_path / "doubt.yaml"
     doubt.write_text(yaml.safe_dump({"below": "answer", "threshold": 1.0, "capture": {"folder": "captured"}}))
-    with serving(served, doubt=doubt) as client:
-        answers = client.predict(NEW)
+    with local_server({"shop": served}, doubt=doubt) as client:
+        answers = client.predict(NEW, details=True).json
     doubtful = {text for text, answer in zip(NEW, answers, strict=True) if answer["certainty"] < 1.0}
     assert doubtful
 

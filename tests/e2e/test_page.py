@@ -8,14 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 
-from export.bundle import BundleManifest, read_manifest, write_bundle
-from export.examples import EXAMPLES, spell_examples
 from export.runtime import Predictor
-from tests.serving import Client, serving
+from tests.serving import local_server
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
@@ -24,23 +21,9 @@ HOSTILE = '<img src=x onerror="document.title=1"> my card'
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny_bundle: Path, tiny_classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the tiny bundle with three training texts, one of them hostile."""
-    folder = tmp_path_factory.mktemp("page") / "bundle"
-    predictor = Predictor.load(tiny_bundle)
-    texts = [TEXT, HOSTILE, "the hat"]
-    logits = np.concatenate([predictor.run(predictor.encode([text])) for text in texts])
-    fields = read_manifest(tiny_bundle).model_dump(exclude={"files", "digest"})
-    models: dict[Any, Path] = {"fp32": tiny_bundle / "onnx" / "model.onnx"}
-    more = {EXAMPLES: spell_examples(texts, ["delivery", "payment", "size"], logits)}
-    write_bundle(tiny_classifier, models, folder, BundleManifest(**fields), {}, more)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def server(bundle: Path) -> Iterator[Client]:
-    with serving(bundle) as client:
-        yield client
+def server(showing_bundle: Path) -> Iterator[str]:
+    with local_server({"shop": showing_bundle}) as client:
+        yield f"http://127.0.0.1:{client.port}"
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +37,8 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(browser: Any, server: Client) -> Iterator[Any]:
-    yield from opened(browser, server.url)
+def page(browser: Any, server: str) -> Iterator[Any]:
+    yield from opened(browser, server)
 
 
 def opened(browser: Any, url: str, **options: Any) -> Iterator[Any]:
@@ -74,10 +57,10 @@ def opened(browser: Any, url: str, **options: Any) -> Iterator[Any]:
     assert [address for address in asked if not address.startswith((f"{url}/", "data:", f"blob:{url}/"))] == []
 
 
-def test_a_typed_text_is_answered_and_explained(page: Any, bundle: Path) -> None:
+def test_a_typed_text_is_answered_and_explained(page: Any, showing_bundle: Path) -> None:
     page.fill("#text", TEXT)
     page.wait_for_selector("#words .word")
-    student = Predictor.load(bundle).predict(TEXT)[0]
+    student = Predictor.load(showing_bundle).predict(TEXT)[0]
     names, values = (page.locator(f"#bars .{part}").all_inner_texts() for part in ("name", "value"))
     ranked = sorted(student.probabilities.items(), key=lambda item: -item[1])
     assert names == [label for label, _ in ranked]
@@ -122,8 +105,8 @@ def test_a_hostile_text_stays_text(page: Any) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_fits_a_phone_in_light_and_dark(browser: Any, server: Client, scheme: str) -> None:
-    for page in opened(browser, server.url, viewport={"width": 360, "height": 740}, color_scheme=scheme):
+def test_the_page_fits_a_phone_in_light_and_dark(browser: Any, server: str, scheme: str) -> None:
+    for page in opened(browser, server, viewport={"width": 360, "height": 740}, color_scheme=scheme):
         page.fill("#text", "\n".join([TEXT, "the hat " * 30]))
         page.wait_for_selector("#words .word")
         assert page.evaluate("() => document.documentElement.scrollWidth") <= 360
@@ -134,7 +117,7 @@ def test_the_page_fits_a_phone_in_light_and_dark(browser: Any, server: Client, s
         assert page.evaluate("() => document.documentElement.scrollWidth") <= 360
 
 
-def test_a_csv_file_comes_back_with_answers(page: Any, bundle: Path) -> None:
+def test_a_csv_file_comes_back_with_answers(page: Any, showing_bundle: Path) -> None:
     texts = [f"my parcel {number} is late" for number in range(70)] + ['the "hat", is\nlate', ""]
     given = io.StringIO()
     csv.writer(given).writerows(
@@ -154,7 +137,7 @@ def test_a_csv_file_comes_back_with_answers(page: Any, bundle: Path) -> None:
     assert download.value.suggested_filename == "messages.answers.csv"
     assert [row["message"] for row in rows] == texts
     assert {row["label"] for row in rows} == {"x"}
-    wanted = [answer.label for text in texts for answer in Predictor.load(bundle).predict(text)]
+    wanted = [answer.label for text in texts for answer in Predictor.load(showing_bundle).predict(text)]
     assert [row["student_label"] for row in rows] == wanted
     assert {row["source"] for row in rows} == {"student"}
 
@@ -171,11 +154,11 @@ def test_a_file_that_cannot_be_read_is_refused_with_the_reason(page: Any, conten
     assert page.locator("#start").is_disabled()
 
 
-def test_a_server_with_a_token_is_used_once_it_is_given(browser: Any, bundle: Path, tmp_path: Path) -> None:
+def test_a_server_with_a_token_is_used_once_it_is_given(browser: Any, showing_bundle: Path, tmp_path: Path) -> None:
     doubt = tmp_path / "doubt.yaml"
     doubt.write_text(yaml.safe_dump({"below": "abstain", "threshold": 1.0}))
-    with serving(bundle, token="secret", doubt=doubt) as client:
-        for page in opened(browser, client.url):
+    with local_server({"shop": showing_bundle}, token="secret", doubt=doubt) as client:
+        for page in opened(browser, f"http://127.0.0.1:{client.port}"):
             page.wait_for_selector("#token-field:not([hidden])")
             page.fill("#token", "secret")
             page.keyboard.press("Enter")

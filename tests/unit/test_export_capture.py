@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.serving import scripted, serving
+from tests.scripted_teacher import scripted
+from tests.serving import local_server
 
 TEXTS = [f"my parcel number {number} is late" for number in range(40)]
 
@@ -24,7 +25,7 @@ def capture(
     """Serve with `doubt` and `settings` of the capture, ask for `texts`, and return what was kept."""
     path = folder / "doubt.yaml"
     path.write_text(yaml.safe_dump({"threshold": 1.0, **doubt, "capture": {"folder": "kept", **settings}}))
-    with serving(bundle, doubt=path) as client:
+    with local_server({"shop": bundle}, doubt=path) as client:
         client.predict(texts)
     return captured(folder / "kept")
 
@@ -82,6 +83,6 @@ def test_capturing_changes_no_answer(tiny_bundle: Path, tmp_path: Path, doubt: d
     for extra in ({}, {"capture": {"folder": "kept"}}):
         path = tmp_path / "doubt.yaml"
         path.write_text(yaml.safe_dump({"threshold": 1.0, **doubt, **extra}))
-        with serving(tiny_bundle, doubt=path) as client:
-            found.append(client.predict(TEXTS[:3]))
+        with local_server({"shop": tiny_bundle}, doubt=path) as client:
+            found.append(client.predict(TEXTS[:3], details=True).json)
     assert found[0] == found[1]

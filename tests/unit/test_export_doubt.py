@@ -1,6 +1,5 @@
 """Facts about doubtful texts in a running server: real HTTP to it, and from it to a teacher."""
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,8 @@ from export.doubt_settings import DoubtSettings, TeacherSettings, read_doubt
 from export.errors import BundleError, ExportError
 from export.runtime import Predictor
 from export.selective import Abstention
-from tests.serving import ScriptedTeacher, scripted, serving
+from tests.scripted_teacher import ScriptedTeacher, scripted
+from tests.serving import local_server
 
 TEXT = "my parcel is late again"
 SURE, NEVER = 1.0, 0.0  # thresholds: all below, none below
@@ -36,8 +36,8 @@ def write(folder: Path, **settings: Any) -> Path:
 
 
 def asked(bundle: Path, folder: Path, inputs: Any = TEXT, **settings: Any) -> Any:
-    with serving(bundle, doubt=write(folder, **{"threshold": SURE, **settings})) as client:
-        return client.predict(inputs)
+    with local_server({"shop": bundle}, doubt=write(folder, **{"threshold": SURE, **settings})) as client:
+        return client.predict(inputs, details=True).json
 
 
 def behind(teacher: ScriptedTeacher, **settings: Any) -> dict[str, Any]:
@@ -77,8 +77,8 @@ def test_a_doubtful_text_goes_to_the_teacher(tiny_bundle: Path, tmp_path: Path, 
 
 
 def test_another_server_of_ours_can_be_the_teacher(tiny_bundle: Path, tmp_path: Path) -> None:
-    with serving(tiny_bundle) as upstream:
-        settings = {"below": "teacher", "teacher": {"url": f"{upstream.url}/predict"}}
+    with local_server({"shop": tiny_bundle}) as upstream:
+        settings = {"below": "teacher", "teacher": {"url": f"http://127.0.0.1:{upstream.port}/predict"}}
         found = asked(tiny_bundle, tmp_path, **settings)
     assert (found["source"], found["label"]) == ("teacher", Predictor.load(tiny_bundle).predict(TEXT)[0].label)
 
@@ -134,11 +134,11 @@ def test_the_deadline_of_a_request_holds_for_the_teacher_too(tiny_bundle: Path, 
         time.sleep(1.0)
         return 200, []
 
-    with (
-        scripted(late) as teacher,
-        serving(tiny_bundle, doubt=write(tmp_path, threshold=SURE, **behind(teacher, timeout_ms=60_000))) as client,
-    ):
-        assert client.predict(TEXT, x_timeout_ms="300")["source"] == "fallback"
+    content = {"inputs": TEXT, "details": True}
+    with scripted(late) as teacher:
+        doubt = write(tmp_path, threshold=SURE, **behind(teacher, timeout_ms=60_000))
+        with local_server({"shop": tiny_bundle}, doubt=doubt) as client:
+            assert client.ask("POST", "/predict", content, x_timeout_ms="300").json["source"] == "fallback"
 
 
 @pytest.mark.parametrize("budget", [{"budget_calls": 3}, {"budget_usd": 0.3, "usd_per_call": 0.1}])
@@ -176,9 +176,11 @@ def test_each_worker_has_its_share_of_the_budget() -> None:
 def test_the_sources_are_counted_and_named_in_a_header(
     tiny_bundle: Path, tmp_path: Path, teacher: ScriptedTeacher
 ) -> None:
-    with serving(tiny_bundle, doubt=write(tmp_path, threshold=SURE, **behind(teacher, budget_calls=1))) as client:
-        _, headers, _ = client.send("POST", "/predict", {"inputs": [TEXT, TEXT]})
-        metrics = client.send("GET", "/metrics")[2].decode()
+    with local_server(
+        {"shop": tiny_bundle}, doubt=write(tmp_path, threshold=SURE, **behind(teacher, budget_calls=1))
+    ) as client:
+        headers = client.predict([TEXT, TEXT]).headers
+        metrics = client.ask("GET", "/metrics").body.decode()
     assert sorted(headers["x-source"].split(",")) == ["fallback", "teacher"]
     assert 'potstill_texts_total{model="shop",source="teacher"} 1.0' in metrics
     assert 'potstill_texts_total{model="shop",source="fallback"} 1.0' in metrics
@@ -224,8 +226,8 @@ def test_what_a_server_would_miss_at_work_is_missed_at_its_start(monkeypatch: py
 
 
 def test_a_detailed_answer_is_what_openapi_says(tiny_bundle: Path) -> None:
-    with serving(tiny_bundle) as client:
-        described = json.loads(client.send("GET", "/openapi.json")[2])["components"]["schemas"]["DetailedAnswer"]
-        answer = client.predict(TEXT)
+    with local_server({"shop": tiny_bundle}) as client:
+        described = client.ask("GET", "/openapi.json").json["components"]["schemas"]["DetailedAnswer"]
+        answer = client.predict(TEXT, details=True).json
     assert set(described["properties"]) == set(answer)
     assert answer["certainty"] is None

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from distill.package import package
-from export.bundle import BundleManifest, read_manifest, verify_bundle, write_bundle
+from export.bundle import read_manifest, verify_bundle
 from export.errors import BundleError
 from export.examples import EXAMPLES, read_examples, spell_examples
 from export.runtime import Predictor
 from export.spec import ExportSpec
 from teacher.corpus import read_part
 from teacher.task import Task
-from tests.serving import serving
+from tests.serving import local_server
 
 LOGITS = np.random.default_rng(0).normal(size=(30, 5)).astype(np.float32)
 TEXTS = [f"text {row}" for row in range(30)]
@@ -55,18 +55,9 @@ def test_a_bundle_carries_gold_texts_only_when_asked(
     assert dict(zip(examples.texts, examples.labels, strict=True)).items() <= gold.items()
 
 
-def test_an_explanation_shows_the_texts_that_are_alike(
-    tiny_bundle: Path, tiny_classifier: Path, tmp_path: Path
-) -> None:
-    predictor = Predictor.load(tiny_bundle)
-    texts = ["the hat is late", "my card was declined", "hello the box"]
-    logits = np.concatenate([predictor.run(predictor.encode([text])) for text in texts])
-    fields = read_manifest(tiny_bundle).model_dump(exclude={"files", "digest"})
-    more = {EXAMPLES: spell_examples(texts, ["size", "payment", "delivery"], logits)}
-    models: dict[Any, Path] = {"fp32": tiny_bundle / "onnx" / "model.onnx"}
-    write_bundle(tiny_classifier, models, tmp_path / "bundle", BundleManifest(**fields), {}, more)
-    with serving(tmp_path / "bundle") as client:
-        found = json.loads(client.send("POST", "/explain", {"text": "my card was declined"})[2])["alike"]
-    assert (found[0]["text"], found[0]["label"]) == ("my card was declined", "payment")
-    assert found[0]["similarity"] == pytest.approx(1, abs=0.01)
+def test_an_explanation_shows_the_texts_that_are_alike(showing_bundle: Path) -> None:
+    with local_server({"shop": showing_bundle}) as client:
+        found = client.ask("POST", "/explain", {"text": "my parcel is late again"}).json["alike"]
+    assert (found[0]["text"], found[0]["label"]) == ("my parcel is late again", "delivery")
+    assert found[0]["similarity"] == pytest.approx(1, abs=0.001)
     assert len(found) == 3

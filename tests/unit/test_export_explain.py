@@ -1,6 +1,5 @@
 """Facts about explanations: recomputed by asking the bundle itself, without the server."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,25 +8,25 @@ import pytest
 from scipy.special import logit, logsumexp
 
 from export.explain import log_odds
-from export.runtime import OnnxClassifier
-from tests.serving import serving
+from export.runtime import Predictor
+from tests.serving import local_server
 
 TEXT = "my parcel, the courier  says is late"
 WORDS = ["my", "parcel", ",", "the", "courier", "says", "is", "late"]
 
 
 def ask(bundle: Path, content: Any, **settings: Any) -> tuple[int, Any]:
-    with serving(bundle, **settings) as client:
-        status, _, body = client.send("POST", "/explain", content)
-    return status, json.loads(body)
+    with local_server({"shop": bundle}, **settings) as client:
+        reply = client.ask("POST", "/explain", content)
+    return reply.status, reply.json
 
 
 def test_a_word_contributes_what_the_log_odds_lose_without_it(tiny_bundle: Path) -> None:
     status, found = ask(tiny_bundle, {"text": TEXT, "label": "payment"})
-    model = OnnxClassifier(tiny_bundle / "onnx" / "model.onnx", tiny_bundle / "tokenizer.json", 32)
+    predictor = Predictor.load(tiny_bundle)
 
     def odds(text: str) -> float:
-        scaled = model.logits_one(text).astype(np.float64) / 0.1
+        scaled = predictor.run(predictor.encode([text]))[0].astype(np.float64)
         return float(scaled[1] - logsumexp(scaled[[0, 2]]))
 
     assert status == 200

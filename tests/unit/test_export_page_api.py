@@ -10,7 +10,7 @@ import pytest
 
 from export.page_api import PAGE_PATHS
 from export.report_style import STYLE
-from tests.serving import Client, serving
+from tests.serving import LocalServer, local_server
 
 SOURCES = {
     file.name: file.read_text(encoding="utf-8") for file in (files("export") / "page").iterdir() if file.is_file()
@@ -18,37 +18,36 @@ SOURCES = {
 
 
 @pytest.fixture(scope="module")
-def client(tiny_bundle: Path) -> Iterator[Client]:
-    with serving(tiny_bundle, token="secret") as client:
+def client(tiny_bundle: Path) -> Iterator[LocalServer]:
+    with local_server({"shop": tiny_bundle}, token="secret") as client:
         yield client
 
 
 @pytest.mark.parametrize("path", sorted(PAGE_PATHS))
-def test_a_file_comes_without_a_token_under_a_strict_policy(client: Client, path: str) -> None:
-    status, headers, body = client.send("GET", path)
-    assert status == 200
-    policy = headers["content-security-policy"]
+def test_a_file_comes_without_a_token_under_a_strict_policy(client: LocalServer, path: str) -> None:
+    reply = client.ask("GET", path)
+    assert (reply.status, bool(reply.body)) == (200, True)
+    policy = reply.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
     assert "://" not in policy
-    assert headers["x-content-type-options"] == "nosniff"
-    assert body
+    assert reply.headers["x-content-type-options"] == "nosniff"
 
 
-def test_everything_else_wants_the_token(client: Client) -> None:
-    assert client.send("GET", "/info")[0] == 401
-    assert client.send("POST", "/explain", {"text": "a"})[0] == 401
-    assert client.send("POST", "/explain", {"text": "a"}, authorization="Bearer secret")[0] == 200
+def test_everything_else_wants_the_token(client: LocalServer) -> None:
+    assert client.ask("GET", "/info").status == 401
+    assert client.ask("POST", "/explain", {"text": "a"}).status == 401
+    assert client.ask("POST", "/explain", {"text": "a"}, authorization="Bearer secret").status == 200
 
 
-def test_every_file_of_the_folder_is_served_and_the_stylesheet_is_the_reports(client: Client) -> None:
-    served = {client.send("GET", path)[2].decode() for path in PAGE_PATHS}
+def test_every_file_of_the_folder_is_served_and_the_stylesheet_is_the_reports(client: LocalServer) -> None:
+    served = {client.ask("GET", path).body.decode() for path in PAGE_PATHS}
     assert served == {*SOURCES.values(), STYLE}
 
 
 @pytest.mark.parametrize("path", ["/page", "/../server.py", "/%2e%2e/server.py", "/page/page.js", "/index.html"])
-def test_no_other_path_finds_a_file(client: Client, path: str) -> None:
-    assert client.send("GET", path, authorization="Bearer secret")[0] == 404
+def test_no_other_path_finds_a_file(client: LocalServer, path: str) -> None:
+    assert client.ask("GET", path, authorization="Bearer secret").status == 404
 
 
 @pytest.mark.parametrize("name", sorted(SOURCES))
