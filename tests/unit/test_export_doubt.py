@@ -10,7 +10,7 @@ import yaml
 
 from export.bundle import read_manifest
 from export.doubt import check_doubt
-from export.doubt_settings import DoubtSettings, TeacherSettings, read_doubt
+from export.doubt_settings import CaptureSettings, DoubtSettings, TeacherSettings, read_doubt
 from export.errors import BundleError, ExportError
 from export.runtime import Predictor
 from export.selective import Abstention
@@ -212,6 +212,22 @@ def test_wrong_settings_are_refused_in_one_line(tmp_path: Path, settings: dict[s
     with pytest.raises(ExportError, match=said) as caught:
         read_doubt(write(tmp_path, **settings))
     assert "\n" not in str(caught.value)
+
+
+def test_the_example_in_the_repository_shows_every_setting_with_its_default() -> None:
+    path = Path(__file__).parents[2] / "deploy" / "doubt.yaml"
+    shown = yaml.safe_load(path.read_text(encoding="utf-8"))
+    read_doubt(path)
+    for found, model in (
+        (shown, DoubtSettings),
+        (shown["teacher"], TeacherSettings),
+        (shown["capture"], CaptureSettings),
+    ):
+        assert list(found) == list(model.model_fields)
+    for name in ("timeout_ms", "concurrency", "key_env", "instruction", "budget_calls"):
+        assert shown["teacher"][name] == TeacherSettings.model_fields[name].default
+    for name in ("share", "max_bytes", "redact"):
+        assert shown["capture"][name] == CaptureSettings.model_fields[name].default
 
 
 def test_what_a_server_would_miss_at_work_is_missed_at_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
