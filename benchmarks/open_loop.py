@@ -4,8 +4,9 @@
 
 Latency runs from the scheduled arrival, so a server that falls behind cannot hide it. A request that finds every
 connection busy waits for one, and that wait counts. RATE 0 keeps every connection busy instead. A JSON object comes
-out: seconds, outcomes by status, latencies in ms (only of 200), CPU seconds of this process. `dropped` are requests
-sent whole whose connection ended without a whole answer, `refused` found nobody listening.
+out: seconds, outcomes by status, `latencies` of status 200 in ms, `from_send` the same from the moment the request was
+written, CPU seconds of this process. `dropped` are requests sent whole whose connection ended without a whole answer,
+`refused` found nobody listening, `rude` are 429 and 503 without Retry-After.
 """
 
 import contextlib
@@ -30,15 +31,16 @@ class Connection:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=5)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.scheduled: float | None = None
+        self.sent = 0.0
         self._received = b""
 
     def send(self, request: bytes, scheduled: float) -> None:
         """Send one whole request."""
-        self.scheduled = scheduled
+        self.scheduled, self.sent = scheduled, time.perf_counter()
         self.socket.sendall(request)
 
-    def read(self) -> tuple[int, bool] | None:
-        """Return status and whether the connection stays open once the answer is whole; raise OSError at its end."""
+    def read(self) -> tuple[str, bool] | None:
+        """Return the outcome and whether the connection stays open, None while more is to come; raise OSError."""
         received = self.socket.recv(262_144)
         if not received:
             raise ConnectionResetError
@@ -51,7 +53,9 @@ class Connection:
         if len(body) < length:
             return None
         self._received = b""
-        return int(head[9:12]), b"connection: close" not in lowered
+        status = head[9:12].decode()
+        is_rude = status in ("429", "503") and b"retry-after: " not in lowered
+        return "rude" if is_rude else status, b"connection: close" not in lowered
 
 
 class Generator:
@@ -70,6 +74,7 @@ class Generator:
         self._sent = 0
         self.outcomes: Counter[str] = Counter()
         self.latencies: list[float] = []
+        self.from_send: list[float] = []
 
     def run(self, rate: float, seconds: float) -> float:
         """Send `rate` requests a second (0: as fast as they are answered) and return the seconds it took."""
@@ -147,10 +152,12 @@ class Generator:
             return
         if answer is None or connection.scheduled is None:
             return
-        status, stays_open = answer
-        self.outcomes[str(status)] += 1
-        if status == 200:
-            self.latencies.append(1000 * (time.perf_counter() - connection.scheduled))
+        outcome, stays_open = answer
+        self.outcomes[outcome] += 1
+        if outcome == "200":
+            now = time.perf_counter()
+            self.latencies.append(1000 * (now - connection.scheduled))
+            self.from_send.append(1000 * (now - connection.sent))
         connection.scheduled = None
         if stays_open:
             self._idle.append(connection)
@@ -170,8 +177,8 @@ def main() -> None:
     requests = [build_request(text) for text in json.loads(Path(texts).read_text(encoding="utf-8"))]
     generator = Generator(int(port), int(connections), requests)
     took = generator.run(float(rate), float(seconds))
-    found = {"seconds": took, "outcomes": generator.outcomes, "latencies": generator.latencies}
-    print(json.dumps({**found, "cpu_seconds": time.process_time()}))
+    found = {"latencies": generator.latencies, "from_send": generator.from_send, "outcomes": generator.outcomes}
+    print(json.dumps({**found, "seconds": took, "cpu_seconds": time.process_time()}))
 
 
 if __name__ == "__main__":
