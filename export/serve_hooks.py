@@ -14,6 +14,9 @@ from export.serve_settings import ServeSettings
 Source = Literal["student", "teacher", "abstain", "fallback"]
 
 
+ABSTAIN = "abstain"  # what stands in the place of a label where a protocol knows nothing but labels
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The answer to one text and who gave it; `logits` are the student's, and so is `certainty` where it was judged.

@@ -55,6 +55,16 @@ def test_below_the_threshold_the_answer_has_no_label_and_keeps_its_probabilities
     assert found["certainty"] == pytest.approx(first / (first + second), abs=1e-6)
 
 
+def test_a_client_that_knows_only_labels_reads_abstain(tiny_bundle: Path, tmp_path: Path) -> None:
+    tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": [TEXT]}
+    with local_server({"shop": tiny_bundle}, doubt=write(tmp_path, threshold=SURE)) as client:
+        first, *rest = client.predict(TEXT).json
+        inferred = client.ask("POST", "/v2/models/shop/infer", {"inputs": [tensor]}).json["outputs"]
+    assert first == {"score": 1.0, "label": "abstain"}
+    assert {each["label"] for each in rest} == {"delivery", "payment", "size"}
+    assert {output["name"]: output["data"] for output in inferred}["label"] == ["abstain"]
+
+
 def test_above_the_threshold_the_student_answers(tiny_bundle: Path, tmp_path: Path) -> None:
     found = asked(tiny_bundle, tmp_path, threshold=NEVER)
     assert (found["label"], found["source"]) == (Predictor.load(tiny_bundle).predict(TEXT)[0].label, "student")
