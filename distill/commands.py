@@ -244,6 +244,19 @@ def verify(bundle: Bundle) -> None:
 
 
 @app.command()
+def collect(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="where a server captured doubtful texts")],
+    pool: Annotated[Path, typer.Argument(metavar="POOL.parquet", help="the pool to make or to add to")],
+) -> None:
+    """Turn what a server captured into a parquet pool for data.unlabeled: each text once."""
+    from distill.collect import collect as collect_into
+
+    found = collect_into(folder, pool)
+    damaged = f", {found.damaged:,} damaged lines left out" if found.damaged else ""
+    typer.echo(f"{pool}: {found.rows:,} texts, {found.added:,} of them new{damaged}")
+
+
+@app.command()
 def doctor() -> None:
     """Show what this machine and installation can do, and what will hold them back."""
     from distill.doctor import examine, render

@@ -7,14 +7,15 @@ import ipaddress
 import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from distill.errors import CheckFailedError, ConfigError, InputError
-from export.bundle import read_manifest, verify_bundle
+from export.bundle import BundleManifest, read_manifest, verify_bundle
+from export.errors import ExportError
 from export.machine import usable_cores
 from export.serve_settings import TOKEN_VARIABLE, ServeSettings
 
@@ -28,9 +29,22 @@ def serve(bundles: list[str], options: Mapping[str, Any]) -> int:
     settings = make_settings(name_bundles(bundles), options, os.environ)
     if problems := [problem for folder in settings.bundles.values() for problem in verify_bundle(folder)]:
         raise CheckFailedError("\n".join([*problems, f"nothing is served, problems found: {len(problems)}"]))
+    if settings.doubt is not None:
+        _check_doubt(settings.doubt, [read_manifest(folder) for folder in settings.bundles.values()])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(process)d %(message)s")
     warn_when_open(settings)
     return Supervisor(settings).run()
+
+
+def _check_doubt(path: Path, manifests: Sequence[BundleManifest]) -> None:
+    from export.doubt import check_doubt
+    from export.doubt_settings import read_doubt
+
+    try:
+        settings = read_doubt(path)
+    except ExportError as error:
+        raise ConfigError(str(error)) from error
+    check_doubt(settings, manifests)
 
 
 def name_bundles(bundles: list[str]) -> dict[str, Path]:

@@ -12,7 +12,7 @@ from typing import Any
 from export.exchange import Request, Response
 from export.runtime import TooLong
 from export.serve_errors import RequestError
-from export.serve_hooks import Answer
+from export.serve_hooks import ABSTAIN, Answer
 from export.service import STAGES, Answered, Service
 
 _FIELDS = {"inputs", "truncate", "raw_scores", "model", "details", "truncation_direction"}
@@ -60,7 +60,8 @@ def _shape(answer: Answer, answered: Answered, raw_scores: bool, details: bool) 
     ranked = sorted(zip(scores, labels, strict=True), key=itemgetter(0), reverse=True)
     listed = [{"score": score, "label": label} for score, label in ranked]
     if not details:
-        return listed
+        # A client that takes the first, or the highest, must not take a doubtful label for an answer.
+        return [{"score": 1.0, "label": ABSTAIN}, *listed] if answer.source == ABSTAIN else listed
     prediction = answer.prediction
     return {
         "label": prediction.label,
@@ -70,6 +71,7 @@ def _shape(answer: Answer, answered: Answered, raw_scores: bool, details: bool) 
         "tokens": prediction.tokens,
         "model": answered.model.digest,
         "source": answer.source,
+        "certainty": answer.certainty,
         "scores": listed,
     }
 

@@ -16,6 +16,7 @@ from tokenizers import Encoding, Tokenizer
 
 from export.bundle import MODEL_FILES, BundleManifest, Precision, read_listed, read_manifest, refuse_strangers
 from export.errors import BundleError, ExportError, TextTooLongError
+from export.examples import EXAMPLES, Examples, read_examples
 from export.metrics import ACTIVATIONS, decode
 
 _BATCH_TOKENS = 512
@@ -145,9 +146,10 @@ class Prediction:
 class Predictor:
     """A bundle that answers texts with labels; safe to share between threads."""
 
-    def __init__(self, manifest: BundleManifest, classifier: OnnxClassifier) -> None:
+    def __init__(self, manifest: BundleManifest, classifier: OnnxClassifier, examples: Examples | None = None) -> None:
         """Join what the bundle says with its opened model; raise BundleError when they do not fit."""
         self.manifest = manifest
+        self.examples = examples
         self._classifier = classifier
         self._thresholds = None
         if manifest.thresholds is not None:
@@ -169,7 +171,10 @@ class Predictor:
         refuse_strangers(bundle, manifest)
         model = read_listed(bundle, manifest, MODEL_FILES[precision or manifest.precision])
         tokenizer = read_listed(bundle, manifest, "tokenizer.json")
-        return cls(manifest, OnnxClassifier(model, tokenizer, manifest.max_tokens, threads))
+        examples = None
+        if EXAMPLES in manifest.files:
+            examples = read_examples(read_listed(bundle, manifest, EXAMPLES), len(manifest.labels))
+        return cls(manifest, OnnxClassifier(model, tokenizer, manifest.max_tokens, threads), examples)
 
     def predict(self, texts: str | Sequence[str]) -> list[Prediction]:
         """Return one answer a text, in order; a single string is one text.

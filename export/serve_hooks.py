@@ -11,17 +11,24 @@ from export.models import ServedModel
 from export.runtime import Prediction
 from export.serve_settings import ServeSettings
 
-Source = Literal["student", "teacher", "abstain"]
+Source = Literal["student", "teacher", "abstain", "fallback"]
+
+
+ABSTAIN = "abstain"  # what stands in the place of a label where a protocol knows nothing but labels
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to one text and who gave it; `logits` are the student's."""
+    """The answer to one text and who gave it; `logits` are the student's, and so is `certainty` where it was judged.
+
+    A fallback is the student's answer to a text that its teacher did not answer.
+    """
 
     text: str
     prediction: Prediction
     logits: Sequence[float]
     source: Source = "student"
+    certainty: float | None = None
 
 
 # Returns the answers that go out, in order; `deadline` is on time.perf_counter, None without one. It must not raise
@@ -41,6 +48,14 @@ class Hooks:
 
 
 def make_hooks(settings: ServeSettings) -> Hooks:
-    """Return the hooks that the settings ask for; called once in each worker, on its event loop."""
-    del settings
-    return Hooks()
+    """Return the hooks that the settings ask for; called once in each worker, on its event loop.
+
+    Raises ExportError when what they name cannot be used.
+    """
+    if settings.doubt is None:
+        return Hooks()
+    from export.doubt import Doubt  # it knows the hooks, and most servers do without it
+    from export.doubt_settings import read_doubt
+
+    doubt = Doubt(read_doubt(settings.doubt), settings.workers or 1)
+    return Hooks(decide=doubt.decide, capture=doubt.capture, closing=[doubt.close])

@@ -42,7 +42,7 @@ class ScoredLabel(BaseModel):
 
 
 class DetailedAnswer(BaseModel):
-    """One answer with `details`; `model` is the digest of the bundle."""
+    """One answer with `details`; `model` is the digest of the bundle, `certainty` the student's where it was judged."""
 
     label: str | None
     labels: list[str]
@@ -50,7 +50,8 @@ class DetailedAnswer(BaseModel):
     truncated: bool
     tokens: int
     model: str
-    source: Literal["student", "teacher", "abstain"]
+    source: Literal["student", "teacher", "abstain", "fallback"]
+    certainty: float | None
     scores: list[ScoredLabel]
 
 

@@ -31,3 +31,4 @@ class ServeSettings(BaseModel):
     watch_seconds: float = Field(2.0, ge=0, description="how often to look for new versions; 0: only on SIGHUP")
     drain_delay_seconds: float = Field(1.0, ge=0, description="on SIGTERM: not ready, but still accepting, for so long")
     drain_seconds: float = Field(30.0, gt=0, description="how long accepted requests may take after that")
+    doubt: Path | None = Field(None, description="a YAML file: abstain, ask a teacher, capture")

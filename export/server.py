@@ -16,7 +16,9 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from export.exchange import Receive, Request, Response, Scope, Send, read_request, write_response
+from export.explain import explain
 from export.info_api import add_info
+from export.page_api import PAGE_PATHS, add_page
 from export.predict_api import predict
 from export.serve_errors import RequestError
 from export.serve_schema import describe
@@ -25,7 +27,7 @@ from export.service import Service
 from export.v2_api import add_v2, find_model, infer
 
 logger = logging.getLogger("potstill.serve")
-_OPEN_PATHS = {"/v2/health/live", "/v2/health/ready"}  # probes carry no token
+_OPEN_PATHS = {"/v2/health/live", "/v2/health/ready", *PAGE_PATHS}  # probes and a browser carry no token
 Handler = Callable[[Service, Request], Awaitable[Response]]
 
 
@@ -60,6 +62,8 @@ class Application:
     def _handler(self, path: str) -> tuple[str, Handler] | None:
         if path == "/predict":
             return "predict", predict
+        if path == "/explain":
+            return "explain", explain
         found = find_model(path)
         return ("infer", infer(*found)) if found else None
 
@@ -102,6 +106,7 @@ def make_api(service: Service) -> FastAPI:
     api = FastAPI(title="Potstill", version=service.version, docs_url=None, redoc_url=None, lifespan=lifespan)
     add_info(api, service)
     add_v2(api, service)
+    add_page(api)
     plain = api.openapi
     api.openapi = lambda: api.openapi_schema or describe(plain())  # type: ignore[method-assign]
     api.add_exception_handler(RequestError, _refuse)

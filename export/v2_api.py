@@ -14,7 +14,7 @@ from export.exchange import Request, Response
 from export.models import ServedModel
 from export.predict_api import TOO_LONG, answer_headers, read_flag
 from export.serve_errors import RequestError
-from export.serve_hooks import Answer
+from export.serve_hooks import ABSTAIN, Answer
 from export.service import Answered, Service
 
 
@@ -25,7 +25,7 @@ def _decided(answer: Answer) -> list[bool]:
 INPUT = "text"
 # Output name: (datatype, whether it has one value a label, value of one answer)
 OUTPUTS: dict[str, tuple[str, bool, Callable[[Answer], Any]]] = {
-    "label": ("BYTES", False, lambda answer: answer.prediction.label or ""),
+    "label": ("BYTES", False, lambda answer: ABSTAIN if answer.source == ABSTAIN else answer.prediction.label or ""),
     "probability": ("FP32", False, lambda answer: answer.prediction.probability),
     "truncated": ("BOOL", False, lambda answer: answer.prediction.truncated),
     "tokens": ("INT32", False, lambda answer: answer.prediction.tokens),

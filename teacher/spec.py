@@ -119,6 +119,7 @@ class SelfTrainingSpec(FineTuneSpec):
     teacher: "TeacherSpec"
     rounds: int = Field(2, ge=1, le=20)
     pool_rows: int = Field(20_000, ge=1, le=1_000_000, description="of a larger pool so many are drawn")
+    neighbours: int | None = Field(10, ge=1, le=1000, description="texts that each answer spreads to; null: none")
 
 
 class PrototypesSpec(ModelSpec):

@@ -4,18 +4,18 @@ A variant inherits no label; whoever trains on one asks the teacher about the va
 and teachers.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from teacher.encoder import load_embedder
 from teacher.example import Example, content_id, normalise
+from teacher.neighbours import nearest, unit
 
 Words = list[str]
 _NEIGHBOURS = 8  # of which one takes a word's place
 _REPLACED, _DROPPED, _TWICE = 0.2, 0.15, 0.3  # shares of words, of words, and of variants that are varied once more
-_BLOCK = 4096
 
 
 class WordNeighbours:
@@ -26,9 +26,8 @@ class WordNeighbours:
         used = {word for text in texts for word in text.lower().split() if word.isalpha()}
         self._words = sorted(word for word in used if word in vocabulary)
         self._position = {word: position for position, word in enumerate(self._words)}
-        vectors = embeddings[[vocabulary[word] for word in self._words]]
-        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
-        self._near = _nearest(vectors, min(_NEIGHBOURS, len(self._words) - 1))
+        vectors = unit(embeddings[[vocabulary[word] for word in self._words]])
+        self._near, _ = nearest(vectors, _NEIGHBOURS)
 
     def draw(self, word: str, random: np.random.Generator) -> str:
         """Return one of the neighbours of `word`, or `word` where none is known."""
@@ -104,18 +103,3 @@ def _mistyped(word: str, random: np.random.Generator) -> str:
     at = int(random.integers(1, len(word) - 2))
     swapped = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
     return swapped if random.random() < 0.5 else word[:at] + word[at + 1 :]
-
-
-def _nearest(vectors: NDArray[np.float32], count: int) -> NDArray[np.intp]:
-    """Return for each of the unit `vectors` (W, width) the rows of the `count` nearest others."""
-    if count < 1:
-        return np.zeros((len(vectors), 0), np.intp)
-    return np.concatenate(list(_nearest_blocks(vectors, count)))
-
-
-def _nearest_blocks(vectors: NDArray[np.float32], count: int) -> Iterator[NDArray[np.intp]]:
-    for start in range(0, len(vectors), _BLOCK):
-        likeness = vectors[start : start + _BLOCK] @ vectors.T
-        rows = np.arange(len(likeness))
-        likeness[rows, start + rows] = -np.inf
-        yield np.argpartition(-likeness, count - 1, axis=1)[:, :count]

@@ -133,6 +133,24 @@ def tiny_bundle(make_tiny_bundle: "MakeBundle", tmp_path_factory: pytest.TempPat
     return make_tiny_bundle(tmp_path_factory.mktemp("tiny") / "bundle")
 
 
+@pytest.fixture(scope="session")
+def showing_bundle(
+    tiny_bundle: Path, tiny_classifier: Path, tiny_models: "dict[Precision, Path]", tmp_path_factory: Any
+) -> Path:
+    """Return the tiny bundle with three training texts in it, the second of them hostile to a page."""
+    from export.bundle import read_manifest, write_bundle
+    from export.examples import EXAMPLES, spell_examples
+    from export.runtime import Predictor
+
+    folder: Path = tmp_path_factory.mktemp("showing")
+    predictor = Predictor.load(tiny_bundle)
+    texts = ["my parcel is late again", '<img src=x onerror="document.title=1"> my card', "the hat"]
+    answers = spell_examples(texts, LABELS, predictor.run(predictor.encode(texts)))
+    manifest = read_manifest(tiny_bundle).model_copy(update={"files": {}})
+    write_bundle(tiny_classifier, tiny_models, folder, manifest, {}, {EXAMPLES: answers})
+    return folder
+
+
 @pytest.fixture
 def write_corpus(tmp_path: Path) -> Callable[[], Path]:
     """Return a function that writes pool.csv, gold.csv, dev.csv and test.csv and returns their folder."""

@@ -57,3 +57,15 @@ def test_every_setting_but_the_token_is_an_option_with_its_description(capsys: p
 def test_a_bundle_that_does_not_verify_is_not_served(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["serve", str(tiny_bundle.parent)]) == 1
     assert "pass the folder that `distill run` calls bundle" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "said"),
+    [("belo: abstain", 2, "belo"), ("below: abstain", 1, "shop: the bundle proved no threshold")],
+)
+def test_what_cannot_be_done_with_doubtful_texts_is_said_before_anything_is_served(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, code: int, said: str
+) -> None:
+    (tmp_path / "doubt.yaml").write_text(content)
+    assert run_command(["serve", str(tiny_bundle), "--doubt", str(tmp_path / "doubt.yaml")]) == code
+    assert said in capsys.readouterr().err

@@ -9,6 +9,7 @@ from teacher.corpus import iterate_part, read_part
 from teacher.encoder import Gold
 from teacher.errors import TeacherError
 from teacher.kinds import encoder_of, fit_teacher, load_teacher
+from teacher.neighbours import spread_answers
 from teacher.self_training import fit_self_training
 from teacher.soft_labels import Rejected, SoftLabels
 from teacher.spec import EncoderSpec, PrototypesSpec, SelfTrainingSpec
@@ -72,14 +73,32 @@ def test_the_encoder_learns_from_the_pool_what_six_gold_rows_cannot_tell(
     assert right[1] > max(right[0], 0.7)
 
 
-def test_neither_gold_nor_dev_is_asked_about_and_no_more_of_the_pool_than_wanted(
+def test_gold_is_not_asked_about_dev_once_and_no_more_of_the_pool_than_wanted(
     gold: Gold, tiny_encoder: Path, tmp_path: Path
 ) -> None:
     oracle = Oracle(gold.task)
     fit_self_training(spec(tiny_encoder, pool_rows=20, epochs=1), gold, oracle, tmp_path)
-    held = {one.text for one in (*gold.train, *gold.dev)}
-    assert len(oracle.asked) == len(set(oracle.asked)) == 20
-    assert not held & set(oracle.asked)
+    dev = {one.text for one in gold.dev}
+    assert len(oracle.asked) == len(set(oracle.asked)) == 20 + len(dev)
+    assert dev <= set(oracle.asked)
+    assert not {one.text for one in gold.train} & set(oracle.asked)
+
+
+def test_answers_spread_to_neighbours_unless_the_config_says_none(
+    gold: Gold, tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def spread(vectors: np.ndarray, probs: np.ndarray, neighbours: int) -> np.ndarray:
+        asked.append((vectors.shape[1], neighbours))
+        return spread_answers(vectors, probs, neighbours)
+
+    monkeypatch.setattr("teacher.self_training.spread_answers", spread)
+    for neighbours in (None, 4):
+        (tmp_path / str(neighbours)).mkdir()
+        changes = {"epochs": 1, "rounds": 2, "neighbours": neighbours}
+        fit_self_training(spec(tiny_encoder, **changes), gold, Oracle(gold.task), tmp_path / str(neighbours))
+    assert asked == [(16, 4), (32, 4)]  # the second round looks at the trained encoder too
 
 
 def test_what_comes_out_is_an_encoder_that_a_student_can_start_from(
