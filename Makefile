@@ -16,10 +16,11 @@ demo: $(STAMP) ## distil the demo corpus: one teacher, one student, one report
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest
 
-check: $(STAMP) ## lint, format and type checks
+check: $(STAMP) ## lint, format and type checks; known holes in dependencies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@.ci/audit $(BIN)/pip-audit
 
 fmt: $(STAMP) ## fix the format and what the linter can fix
 	$(BIN)/ruff check --fix .

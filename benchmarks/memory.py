@@ -87,7 +87,7 @@ def write_input(folder: Path, rows: int) -> int:
         labels = (_LABELS[index % len(_LABELS)] for index in range(count))
         _write_csv(folder / f"{part}.csv", ["text", "label"], zip(synthetic_texts(count, seed), labels, strict=True))
     _write_csv(folder / "pool.csv", ["text"], ((text,) for text in synthetic_texts(rows, 0)))
-    return _write_model(folder / "tiny-encoder")
+    return write_encoder(folder / "tiny-encoder")
 
 
 def synthetic_texts(count: int, seed: int) -> Iterator[str]:
@@ -133,7 +133,8 @@ def _write_csv(path: Path, header: list[str], rows: Iterator[tuple[str, ...]]) -
         writer.writerows(rows)
 
 
-def _write_model(folder: Path) -> int:
+def write_encoder(folder: Path) -> int:
+    """Write a tiny random BERT and a tokenizer of the synthetic texts to `folder`; return its parameters."""
     folder.mkdir(exist_ok=True)
     tokenizer = BertWordPieceTokenizer(lowercase=True)
     tokenizer.train_from_iterator(synthetic_texts(5_000, 4), vocab_size=240, show_progress=False)

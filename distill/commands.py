@@ -13,6 +13,7 @@ import typer
 
 from distill.errors import CheckFailedError, ConfigError, InputError
 from distill.progress import make_reporter
+from distill.serve_command import serve
 from teacher.processes import is_first_process
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 prompt_app = typer.Typer(help="Work on a teacher's prompt.", rich_markup_mode=None, no_args_is_help=True)
 app.add_typer(prompt_app, name="prompt")
+app.command()(serve)
 
 
 class LogFormat(StrEnum):
@@ -255,6 +257,19 @@ def verify(bundle: Bundle) -> None:
         count = f"{bundle}: do not use this bundle, problems found: {len(problems)}"
         raise CheckFailedError("\n".join([*problems, count]))
     typer.echo(f"{bundle}: ok")
+
+
+@app.command()
+def collect(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="where a server captured doubtful texts")],
+    pool: Annotated[Path, typer.Argument(metavar="POOL.parquet", help="the pool to make or to add to")],
+) -> None:
+    """Turn what a server captured into a parquet pool for data.unlabeled: each text once."""
+    from distill.collect import collect as collect_into
+
+    found = collect_into(folder, pool)
+    damaged = f", {found.damaged:,} damaged lines left out" if found.damaged else ""
+    typer.echo(f"{pool}: {found.rows:,} texts, {found.added:,} of them new{damaged}")
 
 
 @app.command()

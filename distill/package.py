@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
 from export.bundle import BundleManifest, Precision, write_bundle
+from export.examples import EXAMPLES, spell_examples
 from export.gate import Comparison, Gate, judge_int8
 from export.graph import export_graph, prove_parity
 from export.metrics import ACTIVATIONS, decode, macro_f1, row_scores
 from export.quantize import quantize_int8
 from export.runtime import OnnxClassifier
+from export.selective import Abstention, certainty, fit_abstention
 from export.spec import ExportSpec
 from teacher.calibrate import fit_temperature, fit_thresholds
 from teacher.corpus import iterate_part, read_part
@@ -67,13 +69,14 @@ def package(
         else dict(zip(task.labels, shipped.thresholds.tolist(), strict=True)),
         too_long=spec.too_long,
         gates=tuple(gates),
+        abstain=_abstention(task.kind, targets, shipped, spec),
         lineage=dict(lineage),
     )
     kept = {name: path for name, path in models.items() if name == "fp32" or precision == "int8"}
     bundle = directory / ".bundle"
-    write_bundle(
-        student, kept, bundle, manifest, _test_quality(_open(student, models[precision]), corpus, task, shipped)
-    )
+    classifier = _open(student, models[precision])
+    more = {} if spec.examples is None else {EXAMPLES: _examples(classifier, corpus, spec.examples)}
+    write_bundle(student, kept, bundle, manifest, _test_quality(classifier, corpus, task, shipped), more)
     shutil.rmtree(directory / ".onnx")
     for path in bundle.iterdir():
         path.rename(directory / path.name)
@@ -131,6 +134,23 @@ def _judge(task: Task, targets: Floats, answers: dict[Precision, Calibrated], sp
             int8_thresholds=int8.thresholds,
         ),
         spec,
+    )
+
+
+def _examples(classifier: OnnxClassifier, corpus: Path, most: int) -> bytes:
+    """Return the file of at most so many gold texts."""
+    gold = sorted(read_part(corpus, "gold"), key=lambda example: example.id)[:most]  # an id is a hash: a fair draw
+    texts, labels = [example.text for example in gold], [", ".join(example.labels or ()) for example in gold]
+    return spell_examples(texts, labels, np.stack([classifier.logits_one(text) for text in texts]))
+
+
+def _abstention(kind: TaskKind, targets: Floats, shipped: Calibrated, spec: ExportSpec) -> Abstention:
+    dev, pool = (decode(kind.value, probs, shipped.thresholds) for probs in (shipped.dev, shipped.pool))
+    return fit_abstention(
+        certainty(kind.value, shipped.dev, dev),
+        row_scores(dev, targets) > 0,
+        certainty(kind.value, shipped.pool, pool),
+        spec.abstain,
     )
 
 

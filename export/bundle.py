@@ -25,6 +25,7 @@ from pydantic import (
 
 from export.errors import BundleError, ExportError
 from export.gate import Gate
+from export.selective import Abstention
 from export.wire import find_dangers
 
 FORMAT = 1
@@ -50,8 +51,9 @@ class FileEntry(BaseModel):
 class BundleManifest(BaseModel):
     """All that a loader must know beyond what Hugging Face writes; `labels` stand in the order of the logits.
 
-    `temperature` and `thresholds` (by label name) were fitted on the file of `precision`. `files` is every
-    other file of the bundle by its POSIX path.
+    `temperature`, `thresholds` (by label name) and `abstain` were fitted on the file of `precision`. `files` is every
+    other file of the bundle by its POSIX path. `digest` is the seal of a manifest that was read: it names this
+    version of the bundle.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -66,8 +68,10 @@ class BundleManifest(BaseModel):
     thresholds: dict[str, float] | None = None
     too_long: Literal["truncate", "refuse"] = "truncate"
     gates: tuple[Gate, ...] = ()
+    abstain: Abstention | None = None
     lineage: dict[str, JsonValue] = Field(default_factory=dict)
     files: dict[str, FileEntry] = Field(default_factory=dict)
+    digest: str = Field("", exclude=True)
 
     @field_validator("files")
     @classmethod
@@ -95,11 +99,12 @@ def write_bundle(
     target: Path,
     manifest: BundleManifest,
     quality: Mapping[str, float],
+    more: Mapping[str, bytes] | None = None,
 ) -> BundleManifest:
     """Fill the empty folder `target` from a checkpoint and its ONNX files; return the manifest with `files`.
 
-    `quality` is metric name to value on the test part, for the model card. Raises BundleError when a file is
-    missing or the checkpoint names other labels than the manifest.
+    `quality` is metric name to value on the test part, for the model card; `more` are further files by name. Raises
+    BundleError when a file is missing or the checkpoint names other labels than the manifest.
     """
     from export.card import render_card  # the card is no business of those who only load
 
@@ -118,12 +123,15 @@ def write_bundle(
     for name, source in sources.items():
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target / name)
+    for name, content in (more or {}).items():
+        (target / name).write_bytes(content)
     _limit_tokens(target / "tokenizer_config.json", manifest.max_tokens)
     (target / "README.md").write_text(render_card(manifest, quality), encoding="utf-8")
     files = {name: _entry((target / name).read_bytes()) for name in sorted([*_names(target)])}
     finished = manifest.model_copy(update={"files": files})
-    (target / MANIFEST).write_bytes(_sealed(finished.model_dump(mode="json")))
-    return finished
+    sealed = _sealed(finished.model_dump(mode="json"))
+    (target / MANIFEST).write_bytes(sealed)
+    return finished.model_copy(update={"digest": json.loads(sealed)["digest"]})
 
 
 def read_manifest(bundle: Path) -> BundleManifest:
@@ -144,7 +152,6 @@ def read_manifest(bundle: Path) -> BundleManifest:
         raise BundleError(f"{path}: format {number} is newer than {FORMAT}; upgrade potstill")
     if raw != _sealed(content):
         raise BundleError(f"{path}: was changed after it was written; copy or export the bundle again")
-    del content["digest"]
     try:
         return BundleManifest.model_validate(content)
     except ValidationError as error:

@@ -148,7 +148,7 @@ def reliability_chart(reliability: Mapping[str, Any]) -> str | None:
 
 def calls_chart(curve: Sequence[Any], metric: str) -> str | None:
     """Return what a cheap student reaches with so many teacher calls, in the order in which texts were chosen."""
-    points = [point for point in curve if all(number({"x": x}, "x") is not None for x in point) and len(point) == 4]
+    points = _points(curve, width=4)
     if len(points) < 2:
         return None
     calls, estimates, lows, highs = (np.array(column, float) for column in zip(*points, strict=True))
@@ -163,14 +163,66 @@ def calls_chart(curve: Sequence[Any], metric: str) -> str | None:
     return _svg("Quality against teacher calls", draw)
 
 
+def coverage_chart(curve: Sequence[Any], wanted: float | None, coverage: float | None) -> str | None:
+    """Return how much of what the student answers alone is right, against how much that is; the promise is marked."""
+    points = _points(curve, width=3)
+    if len(points) < 2:
+        return None
+
+    def draw(axes: Axes) -> None:
+        alone, right, _ = (np.array(column, float) for column in zip(*points, strict=True))
+        axes.plot(100 * alone, 100 * right, color=_COLOURS["student"])
+        if wanted is not None:
+            axes.axhline(100 * wanted, color=_COLOURS["muted"], linewidth=1, dashes=(2, 2), zorder=0)
+        _mark(axes, points, coverage)
+        axes.set_xlim(0, 103)
+        axes.set_xlabel("answered alone, % of test")
+        axes.set_ylabel("of them right, %")
+
+    return _svg("Accuracy against coverage", draw)
+
+
+def cascade_chart(curve: Sequence[Any], usd_per_million: float | None, handed: float | None) -> str | None:
+    """Return what student and teacher reach together, against what the teacher is paid, or asked when it is free."""
+    points = _points(curve, width=2)
+    if len(points) < 2:
+        return None
+    scale, unit = (
+        (100, "handed to the teacher, %") if usd_per_million is None else (usd_per_million, "USD, a million texts")
+    )
+
+    def draw(axes: Axes) -> None:
+        shares, right = (np.array(column, float) for column in zip(*points, strict=True))
+        axes.plot(scale * shares, 100 * right, color=_COLOURS["student"])
+        axes.axhline(100 * right[-1], color=_COLOURS["teacher"], linewidth=1, dashes=(3, 2), zorder=0)
+        _mark(axes, points, handed, scale)
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(low, 100 * right.mean() - 1), max(high, 100 * right.mean() + 1))  # no drama out of noise
+        axes.set_xlabel(unit)
+        axes.set_ylabel("right, %")
+
+    return _svg("Money against quality", draw)
+
+
+def _mark(axes: Axes, points: Sequence[Sequence[float]], place: float | None, scale: float = 100) -> None:
+    """Draw a dot on the point of the curve nearest to `place`, where the bundle's threshold lies."""
+    if place is not None:
+        nearest = min(points, key=lambda point: abs(point[0] - place))
+        axes.plot([scale * nearest[0]], [100 * nearest[1]], "o", color=_COLOURS["student"], markersize=7)
+
+
+def _points(curve: Sequence[Any], width: int) -> list[Sequence[float]]:
+    """Return the points of one curve, those with absent numbers left out."""
+    points = [point for point in curve if len(point) == width]
+    return [point for point in points if all(number({"x": x}, "x") is not None for x in point)]
+
+
 def _lines(curves: Mapping[str, Any], width: int = 2) -> dict[str, list[Sequence[float]]]:
     """Return the known contenders' points in a fixed order, points with absent numbers left out."""
     lines = {}
     for name in CONTENDERS:
-        points = [point for point in curves.get(name) or () if len(point) == width]
-        finite = [point for point in points if all(number({"x": x}, "x") is not None for x in point)]
-        if finite:
-            lines[name] = finite
+        if points := _points(curves.get(name) or (), width):
+            lines[name] = points
     return lines
 
 

@@ -8,7 +8,16 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from export.charts import calls_chart, percentile_chart, quality_chart, reliability_chart, tokens_chart
+from export.charts import (
+    calls_chart,
+    cascade_chart,
+    coverage_chart,
+    percentile_chart,
+    quality_chart,
+    reliability_chart,
+    tokens_chart,
+)
+from export.report_doubt import abstain_table, handed, price_per_million
 from export.report_labelling import ablation_table, labelling_table, rejected_table, sources_table
 from export.report_style import STYLE
 from export.report_tables import (
@@ -39,6 +48,7 @@ from export.report_wording import (
     metric_name,
     milliseconds,
     moment,
+    number,
     percent,
     pick,
     points,
@@ -53,6 +63,7 @@ Report = Mapping[str, Any]
 
 _SECTIONS = (
     "Quality",
+    "Doubtful texts",
     "Speed",
     "Size and gates",
     "Worst classes",
@@ -67,7 +78,7 @@ _NOT_MEASURED = '<p class="note">Not measured.</p>'
 def render_html(report: Report) -> str:
     """Return the report as one self-contained HTML document."""
     title = f"{escape(words(pick(report, 'name')))} · Potstill"
-    bodies = (_quality, _speed, _size, _classes, _disagreements, _labelling, _gold, _origin)
+    bodies = (_quality, _doubt, _speed, _size, _classes, _disagreements, _labelling, _gold, _origin)
     sections = (_section(name, body(report)) for name, body in zip(_SECTIONS, bodies, strict=True))
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -151,6 +162,24 @@ def _quality(report: Report) -> str:
         reliability_chart(table_of(report, "reliability")),
     )
     return f'<div class="grid">{chart}{reliability}</div>{_card(quality_table(report), title="")}'
+
+
+def _doubt(report: Report) -> str:
+    coverage = _figure(
+        "What the student may answer alone",
+        "Surest texts first. Dot: the threshold from dev. Dashed line: the promise.",
+        coverage_chart(
+            entries(report, "abstain", "curve"),
+            number(report, "abstain", "accuracy"),
+            number(report, "abstain", "test", "coverage"),
+        ),
+    )
+    cascade = _figure(
+        "What the teacher adds, and takes",
+        "The least sure texts go to the teacher. Dot: the threshold from dev. Dashed line: the teacher alone.",
+        cascade_chart(entries(report, "abstain", "cascade"), price_per_million(report), handed(report)),
+    )
+    return f'<div class="grid">{coverage}{cascade}</div>{_card(abstain_table(report), title="")}'
 
 
 def _speed(report: Report) -> str:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from export.report_doubt import abstain_table
 from export.report_labelling import ablation_table, labelling_table, rejected_table, sources_table
 from export.report_tables import (
     Table,
@@ -42,8 +43,8 @@ def _disagreements(report: Mapping[str, Any]) -> Table:
 
 
 _TABLES = (
-    quality_table, latency_table, size_table, running_table, gates_table, worst_classes_table, _disagreements,
-    labelling_table, ablation_table, rejected_table, sources_table,
+    quality_table, abstain_table, latency_table, size_table, running_table, gates_table, worst_classes_table,
+    _disagreements, labelling_table, ablation_table, rejected_table, sources_table,
     gold_table, corpus_table, stages_table, lineage_table, machine_table,
 )  # fmt: skip
 

@@ -7,7 +7,7 @@ length and share batches, which is faster, but int8 answers then shift slightly 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
@@ -16,12 +16,14 @@ from tokenizers import Encoding, Tokenizer
 
 from export.bundle import MODEL_FILES, BundleManifest, Precision, read_listed, read_manifest, refuse_strangers
 from export.errors import BundleError, ExportError, TextTooLongError
+from export.examples import EXAMPLES, Examples, read_examples
 from export.metrics import ACTIVATIONS, decode
 
 _BATCH_TOKENS = 512
 _SHRINK_ABOVE_TOKENS = 1024  # a longer call would keep its scratch memory for ever
 _PAD_TOKENS = ("[PAD]", "<pad>")
 _Logits = NDArray[np.float32]
+TooLong = Literal["truncate", "refuse"]
 
 
 class OnnxClassifier:
@@ -144,9 +146,10 @@ class Prediction:
 class Predictor:
     """A bundle that answers texts with labels; safe to share between threads."""
 
-    def __init__(self, manifest: BundleManifest, classifier: OnnxClassifier) -> None:
+    def __init__(self, manifest: BundleManifest, classifier: OnnxClassifier, examples: Examples | None = None) -> None:
         """Join what the bundle says with its opened model; raise BundleError when they do not fit."""
         self.manifest = manifest
+        self.examples = examples
         self._classifier = classifier
         self._thresholds = None
         if manifest.thresholds is not None:
@@ -168,7 +171,10 @@ class Predictor:
         refuse_strangers(bundle, manifest)
         model = read_listed(bundle, manifest, MODEL_FILES[precision or manifest.precision])
         tokenizer = read_listed(bundle, manifest, "tokenizer.json")
-        return cls(manifest, OnnxClassifier(model, tokenizer, manifest.max_tokens, threads))
+        examples = None
+        if EXAMPLES in manifest.files:
+            examples = read_examples(read_listed(bundle, manifest, EXAMPLES), len(manifest.labels))
+        return cls(manifest, OnnxClassifier(model, tokenizer, manifest.max_tokens, threads), examples)
 
     def predict(self, texts: str | Sequence[str]) -> list[Prediction]:
         """Return one answer a text, in order; a single string is one text.
@@ -176,29 +182,44 @@ class Predictor:
         Raises TextTooLongError when the bundle refuses long texts, ExportError on a text that is no valid
         Unicode or an answer that is no number.
         """
-        wanted = [texts] if isinstance(texts, str) else texts
-        if len(wanted) == 1:
-            encodings = [self._classifier.encode(wanted[0])]
+        encodings = self.encode([texts] if isinstance(texts, str) else texts)
+        return self.decide(encodings, self.run(encodings))
+
+    def encode(self, texts: Sequence[str], too_long: TooLong | None = None) -> list[Encoding]:
+        """Return the tokens of each text; `too_long` stands in for what the bundle says of long texts.
+
+        Raises TextTooLongError when long texts are refused, ExportError on a text that is no valid Unicode.
+        """
+        encodings = self._classifier.encode_many(texts)
+        if (too_long or self.manifest.too_long) == "refuse":
             self._refuse_long(encodings)
+        return encodings
+
+    def run(self, encodings: Sequence[Encoding]) -> _Logits:
+        """Return logits (texts, labels); a single text is run alone and unpadded.
+
+        Raises ExportError on an answer that is no number.
+        """
+        if len(encodings) == 1:
             logits = self._classifier.run_one(encodings[0])[None]
         else:
-            encodings = self._classifier.encode_many(wanted)
-            self._refuse_long(encodings)
             logits = self._classifier.run_many(encodings)
         if not np.isfinite(logits).all():
             raise ExportError("the model gave a logit that is not a finite number; export the student again")
+        return logits
+
+    def decide(self, encodings: Sequence[Encoding], logits: _Logits) -> list[Prediction]:
+        """Return the answers that logits (texts, labels) stand for."""
         probs = ACTIVATIONS[self.manifest.kind](logits / self.manifest.temperature)
         decided = decode(self.manifest.kind, probs, self._thresholds)
         return [self._prediction(*row) for row in zip(encodings, probs, decided, strict=True)]
 
     def _refuse_long(self, encodings: Sequence[Encoding]) -> None:
-        if self.manifest.too_long == "truncate":
-            return
         for index, encoding in enumerate(encodings):
             if encoding.overflowing:
                 raise TextTooLongError(
                     f"text {index} has more than the {self.manifest.max_tokens} tokens this bundle takes; "
-                    "shorten it, or export with export.too_long set to truncate"
+                    "shorten it, or have it cut (truncate)"
                 )
 
     def _prediction(self, encoding: Encoding, probs: _Logits, decided: NDArray[np.bool_]) -> Prediction:

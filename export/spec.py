@@ -5,6 +5,15 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 
+class AbstainSpec(BaseModel):
+    """The promise about what the student answers alone; below its threshold a server abstains or asks a teacher."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    accuracy: float = Field(0.97, gt=0, lt=1, description="of what is answered alone; multi_label: of whole label sets")
+    level: float = Field(0.95, ge=0.5, lt=1, description="how sure the promise is, over draws of dev")
+
+
 class ExportSpec(BaseModel):
     """Gates compare the int8 file with the fp32 student on dev, and on pool texts where no label is needed."""
 
@@ -16,6 +25,8 @@ class ExportSpec(BaseModel):
     max_class_drop: float = Field(0.1, ge=0, le=1, description="recall that the worst class may lose")
     max_calibration_rise: float = Field(0.02, ge=0, le=1, description="rise of the calibration error")
     too_long: Literal["truncate", "refuse"] = "truncate"
+    examples: int | None = Field(None, ge=1, le=10_000, description="gold texts that the bundle carries; null: none")
+    abstain: AbstainSpec = Field(default_factory=AbstainSpec)
 
 
 class BenchSpec(BaseModel):

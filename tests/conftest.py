@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from export.bundle import Precision
     from teacher.paid import PaidAnswers
     from tests.fault_server import FaultServer, Serve
 
+MakeBundle = Callable[..., Path]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -96,6 +98,56 @@ def tiny_classifier(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory
     )
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(tiny_encoder).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tiny_classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> "dict[Precision, Path]":
+    """Return the tiny classifier as fp32 and int8 ONNX."""
+    from export.graph import export_graph
+    from export.quantize import quantize_int8
+
+    folder = tmp_path_factory.mktemp("tiny-models")
+    export_graph(tiny_classifier, folder / "fp32.onnx")
+    quantize_int8(folder / "fp32.onnx", folder / "int8.onnx")
+    return {"fp32": folder / "fp32.onnx", "int8": folder / "int8.onnx"}
+
+
+@pytest.fixture(scope="session")
+def make_tiny_bundle(tiny_classifier: Path, tiny_models: "dict[Precision, Path]") -> "MakeBundle":
+    """Return what writes `models` (None: both) as a bundle to a folder; keywords are fields of its manifest."""
+    from export.bundle import BundleManifest, write_bundle
+
+    def make(target: Path, models: "dict[Precision, Path] | None" = None, **changes: Any) -> Path:
+        fields = {"name": "shop", "kind": "single_label", "labels": LABELS, "max_tokens": 32, "precision": "int8"}
+        target.mkdir(parents=True)
+        write_bundle(tiny_classifier, models or tiny_models, target, BundleManifest(**{**fields, **changes}), {})
+        return target
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(make_tiny_bundle: "MakeBundle", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the tiny classifier as a bundle called shop; tests only read it."""
+    return make_tiny_bundle(tmp_path_factory.mktemp("tiny") / "bundle")
+
+
+@pytest.fixture(scope="session")
+def showing_bundle(
+    tiny_bundle: Path, tiny_classifier: Path, tiny_models: "dict[Precision, Path]", tmp_path_factory: Any
+) -> Path:
+    """Return the tiny bundle with three training texts in it, the second of them hostile to a page."""
+    from export.bundle import read_manifest, write_bundle
+    from export.examples import EXAMPLES, spell_examples
+    from export.runtime import Predictor
+
+    folder: Path = tmp_path_factory.mktemp("showing")
+    predictor = Predictor.load(tiny_bundle)
+    texts = ["my parcel is late again", '<img src=x onerror="document.title=1"> my card', "the hat"]
+    answers = spell_examples(texts, LABELS, predictor.run(predictor.encode(texts)))
+    manifest = read_manifest(tiny_bundle).model_copy(update={"files": {}})
+    write_bundle(tiny_classifier, tiny_models, folder, manifest, {}, {EXAMPLES: answers})
     return folder
 
 

@@ -17,6 +17,7 @@ from distill.commands import app
 from distill.config import Config, load_config
 from tests.conftest import corpus_rows, write_csv
 from tests.e2e.conftest import Outcome, Project
+from tests.serving import local_server
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -137,6 +138,16 @@ def leaves(tree: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(value, f"{path}{name}.")
         else:
             yield f"{path}{name}", value
+
+
+def test_the_server_of_the_readme_answers_its_requests(shop: Path) -> None:
+    served, *asked = [shlex.split(line) for block in blocks("console") for line in block.text.splitlines()]
+    assert served[:2] == ["distill", "serve"]
+    assert len(asked) == 2
+    with local_server({"shop": shop / served[2]}) as server:
+        for _, address, _, content in asked:
+            answer = server.ask("POST", address.partition(served[-1])[2], content.encode())
+            assert (answer.status, len(answer.json) > 0) == (200, True)
 
 
 def test_the_python_of_the_readme_runs(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -145,6 +145,14 @@ def test_the_gap_is_student_minus_teacher(report: dict[str, Any]) -> None:
     assert report["gap"]["metric"] == report["headline"] == "accuracy"
 
 
+def test_the_report_shows_the_promise_of_the_bundle(report: dict[str, Any], paths: RunPaths) -> None:
+    promise = read_manifest(paths.bundle).abstain
+    assert promise is not None
+    assert promise.model_dump().items() <= report["abstain"].items()
+    assert report["abstain"]["curve"][-1][:2] == [1.0, pytest.approx(report["quality"]["student_int8"]["accuracy"])]
+    assert report["abstain"]["cascade"][-1] == [1.0, pytest.approx(report["quality"]["teacher"]["accuracy"])]
+
+
 def test_gold_and_sizes_are_counted(report: dict[str, Any], paths: RunPaths) -> None:
     rows = read_meta(paths.corpus).rows
     assert report["gold"]["teacher"] == report["gold"]["student"] == rows["gold"] + rows["dev"]

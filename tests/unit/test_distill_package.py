@@ -12,11 +12,13 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from distill import package as module
 from distill.package import package
 from export.bundle import read_manifest, verify_bundle
+from export.metrics import decode, softmax
 from export.quantize import Coverage, quantize_int8
 from export.runtime import OnnxClassifier, Predictor
-from export.spec import ExportSpec
+from export.selective import certainty, fit_abstention
+from export.spec import AbstainSpec, ExportSpec
 from teacher.calibrate import fit_temperature, fit_thresholds
-from teacher.corpus import read_part
+from teacher.corpus import iterate_part, read_part
 from teacher.task import Task
 
 LENIENT = ExportSpec(max_drop=1, max_kl=9, max_class_drop=1, max_calibration_rise=1)
@@ -62,6 +64,24 @@ def test_the_temperature_is_fitted_on_the_answers_of_the_file_that_ships(
     logits = logits_of(small_bundle / "onnx" / "model_quantized.onnx", small_bundle, texts)
     wanted = fit_temperature(small_task.kind, logits, targets)
     assert read_manifest(small_bundle).temperature == pytest.approx(wanted, rel=1e-6)
+
+
+def test_the_promise_is_fitted_on_the_answers_of_the_file_that_ships(
+    small_student: Path, small_corpus: Path, small_task: Task, tmp_path: Path
+) -> None:
+    spec = ExportSpec(precision="fp32", abstain=AbstainSpec(accuracy=0.6, level=0.9))
+    package(small_student, small_corpus, small_task, spec, tmp_path, lineage={})
+    manifest = read_manifest(tmp_path)
+    texts, targets = dev_of(small_corpus, small_task)
+    pool = [example.text for chunk in iterate_part(small_corpus, "pool") for example in chunk]
+    certain = []
+    for part in (texts, pool):
+        probs = softmax(logits_of(tmp_path / "onnx" / "model.onnx", tmp_path, part) / manifest.temperature)
+        certain.append((certainty("single_label", probs, decode("single_label", probs)), probs.argmax(axis=1)))
+    (dev, decided), (unlabelled, _) = certain
+    wanted = fit_abstention(dev, decided == targets.argmax(axis=1), unlabelled, spec.abstain)
+    assert manifest.abstain == wanted
+    assert wanted.rows == 40
 
 
 def test_the_bundle_answers_as_the_student_did(small_bundle: Path, small_student: Path, small_corpus: Path) -> None:

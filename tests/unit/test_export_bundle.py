@@ -23,8 +23,6 @@ from export.bundle import (
 )
 from export.errors import BundleError
 from export.gate import Gate
-from export.graph import export_graph
-from export.quantize import quantize_int8
 
 DRAFT = BundleManifest(
     name="shop",
@@ -40,17 +38,9 @@ QUALITY = {"accuracy": 0.9375, "macro_f1": 0.93}
 
 
 @pytest.fixture(scope="module")
-def models(tiny_classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Path]:
-    folder = tmp_path_factory.mktemp("models")
-    export_graph(tiny_classifier, folder / "fp32.onnx")
-    quantize_int8(folder / "fp32.onnx", folder / "int8.onnx")
-    return {"fp32": folder / "fp32.onnx", "int8": folder / "int8.onnx"}
-
-
-@pytest.fixture(scope="module")
-def sound(tiny_classifier: Path, models: dict[Any, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sound(tiny_classifier: Path, tiny_models: dict[Any, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("bundle")
-    write_bundle(tiny_classifier, models, target, DRAFT, QUALITY)
+    write_bundle(tiny_classifier, tiny_models, target, DRAFT, QUALITY)
     return target
 
 
@@ -96,7 +86,8 @@ def test_a_bundle_holds_the_names_that_other_clients_look_for(sound: Path) -> No
 
 def test_the_manifest_comes_back_as_it_was_written_with_every_file_listed(sound: Path) -> None:
     manifest = read_manifest(sound)
-    assert manifest.model_copy(update={"files": {}}) == DRAFT
+    assert manifest.model_copy(update={"files": {}, "digest": ""}) == DRAFT
+    assert manifest.digest == json.loads((sound / MANIFEST).read_bytes())["digest"]
     assert sorted(manifest.files) == [
         "README.md",
         "config.json",
@@ -108,9 +99,9 @@ def test_the_manifest_comes_back_as_it_was_written_with_every_file_listed(sound:
 
 
 def test_the_same_inputs_give_the_same_bytes(
-    tiny_classifier: Path, models: dict[Any, Path], sound: Path, tmp_path: Path
+    tiny_classifier: Path, tiny_models: dict[Any, Path], sound: Path, tmp_path: Path
 ) -> None:
-    write_bundle(tiny_classifier, models, tmp_path / "again", DRAFT, QUALITY)
+    write_bundle(tiny_classifier, tiny_models, tmp_path / "again", DRAFT, QUALITY)
     assert (tmp_path / "again" / MANIFEST).read_bytes() == (sound / MANIFEST).read_bytes()
 
 
@@ -252,26 +243,28 @@ def test_labels_in_another_order_than_the_config_are_found(bundle: Path) -> None
 
 
 def test_a_checkpoint_with_other_labels_is_refused_before_anything_is_written(
-    tiny_classifier: Path, models: dict[Any, Path], tmp_path: Path
+    tiny_classifier: Path, tiny_models: dict[Any, Path], tmp_path: Path
 ) -> None:
     other = DRAFT.model_copy(update={"labels": ("delivery", "payment", "weather")})
     with pytest.raises(BundleError, match="size, weather"):
-        write_bundle(tiny_classifier, models, tmp_path / "bundle", other, QUALITY)
+        write_bundle(tiny_classifier, tiny_models, tmp_path / "bundle", other, QUALITY)
     assert not (tmp_path / "bundle").exists()
 
 
-def test_a_folder_in_use_is_not_overwritten(tiny_classifier: Path, models: dict[Any, Path], tmp_path: Path) -> None:
+def test_a_folder_in_use_is_not_overwritten(
+    tiny_classifier: Path, tiny_models: dict[Any, Path], tmp_path: Path
+) -> None:
     (tmp_path / "kept.txt").write_text("kept")
     with pytest.raises(BundleError, match="wanted an empty folder"):
-        write_bundle(tiny_classifier, models, tmp_path, DRAFT, QUALITY)
+        write_bundle(tiny_classifier, tiny_models, tmp_path, DRAFT, QUALITY)
     assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
 
 
 def test_a_precision_without_its_model_is_refused(
-    tiny_classifier: Path, models: dict[Any, Path], tmp_path: Path
+    tiny_classifier: Path, tiny_models: dict[Any, Path], tmp_path: Path
 ) -> None:
     with pytest.raises(BundleError, match="no int8 model"):
-        write_bundle(tiny_classifier, {"fp32": models["fp32"]}, tmp_path / "bundle", DRAFT, QUALITY)
+        write_bundle(tiny_classifier, {"fp32": tiny_models["fp32"]}, tmp_path / "bundle", DRAFT, QUALITY)
     assert not (tmp_path / "bundle").exists()
 
 

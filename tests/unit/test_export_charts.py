@@ -7,7 +7,15 @@ from xml.etree import ElementTree
 
 import pytest
 
-from export.charts import calls_chart, percentile_chart, quality_chart, reliability_chart, tokens_chart
+from export.charts import (
+    calls_chart,
+    cascade_chart,
+    coverage_chart,
+    percentile_chart,
+    quality_chart,
+    reliability_chart,
+    tokens_chart,
+)
 
 REPORT = json.loads((Path(__file__).parents[1] / "assets" / "report.json").read_text(encoding="utf-8"))
 CHARTS: dict[str, Callable[[], str | None]] = {
@@ -15,6 +23,8 @@ CHARTS: dict[str, Callable[[], str | None]] = {
     "percentiles": lambda: percentile_chart(REPORT["latency"]["percentiles"]),
     "tokens": lambda: tokens_chart(REPORT["latency"]["by_tokens"]),
     "reliability": lambda: reliability_chart(REPORT["reliability"]),
+    "coverage": lambda: coverage_chart(REPORT["abstain"]["curve"], 0.97, 0.83),
+    "cascade": lambda: cascade_chart(REPORT["abstain"]["cascade"], 81.0, 0.17),
     "calls": lambda: calls_chart(REPORT["labelling"]["curve"], "accuracy"),
 }
 
@@ -97,6 +107,8 @@ def test_charts_without_data_are_absent() -> None:
     assert tokens_chart({}) is None
     assert reliability_chart({"teacher": []}) is None
     assert calls_chart([], "accuracy") is None
+    assert coverage_chart([], 0.97, None) is None
+    assert cascade_chart([[0.0, 0.9]], None, None) is None
 
 
 def test_one_point_is_no_curve_of_calls_and_a_point_without_a_figure_is_left_out() -> None:
@@ -108,3 +120,12 @@ def test_the_curve_of_calls_says_what_it_measures() -> None:
     chart = calls_chart(REPORT["labelling"]["curve"], "macro_f1")
     assert chart is not None
     assert {"teacher calls", "macro-F1 on test, %", "2,000"} <= set(texts(chart))
+
+
+def test_a_teacher_without_a_price_is_shown_by_its_share_of_the_texts() -> None:
+    curve = REPORT["abstain"]["cascade"]
+    free, priced = cascade_chart(curve, None, None), cascade_chart(curve, 81.0, None)
+    assert free is not None
+    assert priced is not None
+    assert "handed to the teacher, %" in texts(free)
+    assert "USD, a million texts" in texts(priced)

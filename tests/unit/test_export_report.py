@@ -127,7 +127,7 @@ def test_a_run_that_kept_fp32_is_judged_by_its_fp32_student(report: dict[str, An
 def test_the_page_is_well_formed_self_contained_and_runs_nothing(report: dict[str, Any]) -> None:
     html = render_html(report)
     page = Page(html)
-    assert page.tags.count("svg") == 5
+    assert page.tags.count("svg") == 7
     assert not {"script", "link", "img", "iframe"} & set(page.tags)
     assert "://" not in html
     targets = [value for name, value in page.attributes if name in ("href", "src") and value]
@@ -185,7 +185,7 @@ def test_no_single_absent_entry_breaks_the_markdown(report: dict[str, Any], key:
 def test_a_chart_without_data_is_replaced_by_words(report: dict[str, Any], key: str) -> None:
     del report[key]
     page = Page(render_html(report))
-    assert page.tags.count("svg") == 5 - page.words.count("Not measured.") < 5
+    assert page.tags.count("svg") == 7 - page.words.count("Not measured.") < 7
 
 
 def test_figures_that_are_not_a_number_are_shown_as_dashes(report: dict[str, Any]) -> None:
@@ -273,10 +273,24 @@ def test_a_selection_is_described_and_its_curve_drawn_only_where_there_was_one(r
     report["labelling"] |= {"selection": None, "curve": []}
     assert "texts chosen" not in render_markdown(report)
     page = Page(render_html(report))
-    assert page.tags.count("svg") == 4
+    assert page.tags.count("svg") == 6
     assert "What more teacher calls were worth" not in page.words
 
 
 def test_a_teacher_that_is_no_committee_has_no_members_to_show(report: dict[str, Any]) -> None:
     report["ablation"] = {"metric": "accuracy", "rows": []}
     assert "The teacher is no committee." in render_markdown(report)
+
+
+def test_both_renderings_say_what_was_promised_and_what_it_came_to(report: dict[str, Any]) -> None:
+    words = Page(render_html(report)).words
+    for shown in ("97.0 %", "83.3 %", "98.3 % [97.8, 98.8]", "93.9 %", "$13.50"):
+        assert shown in words
+    assert "answered alone, test | 83.3 %" in render_markdown(report)
+
+
+def test_a_promise_that_no_threshold_keeps_is_said_to_be_so(report: dict[str, Any]) -> None:
+    report["abstain"] |= {"threshold": None, "coverage": 0.0, "test": None}
+    assert "No threshold keeps the promise on these dev rows" in render_markdown(report)
+    del report["abstain"]
+    assert "The bundle promises nothing." in render_markdown(report)

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,11 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from export.bundle import MODEL_FILES, BundleManifest, Precision, write_bundle
+from export.bundle import MODEL_FILES, BundleManifest, Precision
 from export.errors import BundleError, ExportError, TextTooLongError
-from export.graph import export_graph
 from export.metrics import sigmoid, softmax
-from export.quantize import quantize_int8
 from export.runtime import OnnxClassifier, Predictor, self_test
+from tests.conftest import MakeBundle
 
 LABELS = ("delivery", "payment", "size")
 TEXTS = ["my parcel has not arrived", "hello", "please help the invoice shows two amounts", "", "these shoes"]
@@ -23,28 +23,9 @@ LONG = "my parcel is late again " * 40
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def models(tiny_classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Precision, Path]:
-    folder = tmp_path_factory.mktemp("models")
-    export_graph(tiny_classifier, folder / "fp32.onnx")
-    quantize_int8(folder / "fp32.onnx", folder / "int8.onnx")
-    return {"fp32": folder / "fp32.onnx", "int8": folder / "int8.onnx"}
-
-
 @pytest.fixture
-def make_bundle(tiny_classifier: Path, models: dict[Precision, Path], tmp_path: Path) -> Any:
-    def make(models: dict[Precision, Path] = models, **changes: Any) -> Path:
-        fields = {
-            "name": "shop",
-            "kind": "single_label",
-            "labels": LABELS,
-            "max_tokens": 32,
-            "precision": "int8",
-        }
-        write_bundle(tiny_classifier, models, tmp_path / "bundle", BundleManifest(**fields | changes), {})
-        return tmp_path / "bundle"
-
-    return make
+def make_bundle(make_tiny_bundle: MakeBundle, tmp_path: Path) -> MakeBundle:
+    return partial(make_tiny_bundle, tmp_path / "bundle")
 
 
 def _torch_logits(checkpoint: Path, text: str, max_tokens: int = 32) -> np.ndarray:
@@ -150,9 +131,9 @@ def test_what_is_no_text_is_refused_by_name(make_bundle: Any, bad: Any, found: s
 
 
 def test_an_answer_that_is_no_number_is_an_error(
-    models: dict[Precision, Path], make_bundle: Any, tmp_path: Path
+    tiny_models: dict[Precision, Path], make_bundle: Any, tmp_path: Path
 ) -> None:
-    model = onnx.load(models["fp32"])
+    model = onnx.load(tiny_models["fp32"])
     bias = next(tensor for tensor in model.graph.initializer if tensor.name == "classifier.bias")
     bias.CopyFrom(onnx.numpy_helper.from_array(np.full(3, np.nan, np.float32), bias.name))
     onnx.save(model, tmp_path / "nan.onnx")
@@ -185,15 +166,17 @@ def test_a_file_that_the_manifest_does_not_list_stops_the_loader(make_bundle: An
     assert "remove" in str(caught.value)
 
 
-def test_a_precision_that_the_bundle_lacks_is_named(models: dict[Precision, Path], make_bundle: Any) -> None:
-    bundle = make_bundle({"fp32": models["fp32"]}, precision="fp32")
+def test_a_precision_that_the_bundle_lacks_is_named(tiny_models: dict[Precision, Path], make_bundle: Any) -> None:
+    bundle = make_bundle({"fp32": tiny_models["fp32"]}, precision="fp32")
     with pytest.raises(BundleError, match=r"model_quantized\.onnx is not listed"):
         Predictor.load(bundle, precision="int8")
     assert Predictor.load(bundle).manifest.precision == "fp32"
 
 
-def test_a_model_with_another_number_of_logits_is_refused(tiny_classifier: Path, models: dict[Precision, Path]) -> None:
-    classifier = OnnxClassifier(models["fp32"], tiny_classifier / "tokenizer.json", 32)
+def test_a_model_with_another_number_of_logits_is_refused(
+    tiny_classifier: Path, tiny_models: dict[Precision, Path]
+) -> None:
+    classifier = OnnxClassifier(tiny_models["fp32"], tiny_classifier / "tokenizer.json", 32)
     manifest = BundleManifest(name="shop", kind="single_label", labels=("a", "b"), max_tokens=32, precision="fp32")
     with pytest.raises(BundleError, match="gives 3 logits"):
         Predictor(manifest, classifier)
@@ -201,18 +184,18 @@ def test_a_model_with_another_number_of_logits_is_refused(tiny_classifier: Path,
 
 
 def test_a_limit_beyond_the_model_is_an_error_and_no_crash(
-    tiny_classifier: Path, models: dict[Precision, Path]
+    tiny_classifier: Path, tiny_models: dict[Precision, Path]
 ) -> None:
-    classifier = OnnxClassifier(models["fp32"], tiny_classifier / "tokenizer.json", 1000)
+    classifier = OnnxClassifier(tiny_models["fp32"], tiny_classifier / "tokenizer.json", 1000)
     with pytest.raises(ExportError, match="check that max_tokens fits the model"):
         classifier.logits_one(LONG)
     assert classifier.logits_one("hello").shape == (3,)
 
 
 def test_bulk_logits_stay_within_the_token_budget(
-    tiny_classifier: Path, models: dict[Precision, Path], monkeypatch: pytest.MonkeyPatch
+    tiny_classifier: Path, tiny_models: dict[Precision, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    classifier = OnnxClassifier(models["fp32"], tiny_classifier / "tokenizer.json", 64)
+    classifier = OnnxClassifier(tiny_models["fp32"], tiny_classifier / "tokenizer.json", 64)
     sizes = []
     run = classifier._run
     monkeypatch.setattr(classifier, "_run", lambda ids, mask: sizes.append(ids.size) or run(ids, mask))

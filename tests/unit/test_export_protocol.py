@@ -1,0 +1,70 @@
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.serving import LocalServer, local_server
+
+BODY = b'{"inputs": "my parcel"}'
+REQUEST = b"POST /predict HTTP/1.1\r\nhost: a\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
+
+
+@pytest.fixture(scope="module")
+def server(tiny_bundle: Path) -> Iterator[LocalServer]:
+    with local_server({"shop": tiny_bundle}, max_queue=1) as server:
+        yield server
+
+
+@contextmanager
+def full(server: LocalServer) -> Iterator[None]:
+    """Make the queue look as it does in a flood."""
+    scheduler = server.application.service.scheduler
+    scheduler.is_full = lambda: True  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del scheduler.is_full
+
+
+def answers(server: LocalServer, *pieces: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        received = b""
+        for piece in pieces:
+            connection.sendall(piece)
+            received += connection.recv(65536)
+        return received
+
+
+def unread(server: LocalServer) -> float:
+    return float(server.application.service.metrics.requests["unread", "429"]._value.get())
+
+
+def test_a_full_queue_refuses_whole_requests_unread_and_keeps_the_connection(server: LocalServer) -> None:
+    before = unread(server)
+    with full(server):
+        received = answers(server, REQUEST, REQUEST)
+    assert received.count(b"HTTP/1.1 429 Too Many Requests\r\n") == received.count(b"retry-after: 1\r\n") == 2
+    assert unread(server) - before == 2
+
+
+def test_whatever_else_arrives_takes_the_ordinary_way(server: LocalServer) -> None:
+    before = unread(server)
+    with full(server):
+        live = answers(server, b"GET /v2/health/live HTTP/1.1\r\nhost: a\r\n\r\n")
+    assert live.startswith(b"HTTP/1.1 200 ")
+    assert unread(server) == before
+
+
+def test_a_request_that_comes_in_pieces_is_never_answered_from_its_middle(server: LocalServer) -> None:
+    smuggled = b"POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(REQUEST)
+    before = unread(server)
+    with full(server), socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(smuggled)
+        time.sleep(0.1)
+        connection.sendall(REQUEST)  # the body of the first, though it looks like a request
+        assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
+    assert unread(server) == before
