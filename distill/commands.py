@@ -36,6 +36,13 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+class Layout(StrEnum):
+    """How an exported student is laid out on disk."""
+
+    BUNDLE = "bundle"
+    TRITON = "triton"
+
+
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="a config file")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="such as train.epochs=4; beats the file")
@@ -46,6 +53,7 @@ Budget = Annotated[
     float | None,
     typer.Option(min=0, help="the most, in USD, that this run may ever have paid for answers; it stops before more"),
 ]
+Target = Annotated[Path, typer.Argument(metavar="CONFIG|BUNDLE", help="a config file or a bundle directory")]
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="a bundle directory")]
 Input = Annotated[Path | None, typer.Option("--input", help="a .csv, .tsv, .jsonl, .txt or .parquet file")]
 Column = Annotated[str, typer.Option(help="the column of --input that holds the texts")]
@@ -54,19 +62,28 @@ _STAGE_COMMANDS = {
     "run": (None, "Run every stage that is not done: from the corpus to the report."),
     "train": ("train", "Train the student on the soft labels, and what that lacks before it."),
     "tune": ("tune", "Tune the student on gold, and what that lacks before it."),
-    "export": ("export", "Export the student to ONNX, and what that lacks before it."),
     "report": ("report", "Write the report, and what that lacks before it."),
 }
 
 
 def _run_stages(
     loaded: "LoadedConfig", runs: Path, until: str | None, log: str | None, budget_usd: float | None
-) -> None:
+) -> Path:
     from distill.pipeline import run_pipeline
 
     directory = run_pipeline(loaded, runs=runs, until=until, reporter=make_reporter(log), budget_usd=budget_usd)
     if is_first_process():
         typer.echo(directory)
+    return directory
+
+
+def _is_bundle(target: Path, overrides: Sequence[str] | None) -> bool:
+    """Say whether `target` is a bundle rather than a config; raise InputError when a bundle comes with overrides."""
+    if not (target / "potstill.json").is_file():
+        return False
+    if overrides:
+        raise InputError(f"found {overrides[0]!r}, wanted no overrides: a bundle has no config to override")
+    return True
 
 
 def _load(config: Path, overrides: Sequence[str] | None) -> "LoadedConfig":
@@ -89,6 +106,30 @@ def _add_stage_command(name: str, until: str | None, text: str) -> None:
 
 for _name, (_until, _text) in _STAGE_COMMANDS.items():
     _add_stage_command(_name, _until, _text)
+
+
+@app.command()
+def export(
+    target: Target,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    layout: Annotated[
+        Layout, typer.Option(help="triton: also write a model repository, triton/ beside the bundle")
+    ] = Layout.BUNDLE,
+    budget_usd: Budget = None,
+    log_format: Log = None,
+) -> None:
+    """Export the student to ONNX, and what that lacks before it; or lay out a finished bundle for a server."""
+    bundle = target
+    if _is_bundle(target, overrides):
+        if layout is Layout.BUNDLE:
+            raise InputError(f"{target} is a bundle already; wanted a config, or --layout triton")
+    else:
+        bundle = _run_stages(_load(target, overrides), runs, "export", log_format, budget_usd) / "bundle"
+    if layout is Layout.TRITON and is_first_process():
+        from export.triton import write_triton
+
+        typer.echo(write_triton(bundle, bundle.parent / "triton"))
 
 
 @app.command()
@@ -138,7 +179,7 @@ def search_prompts(
 
 @app.command()
 def bench(
-    target: Annotated[Path, typer.Argument(metavar="CONFIG|BUNDLE", help="a config file or a bundle directory")],
+    target: Target,
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
     input_file: Input = None,
@@ -146,11 +187,9 @@ def bench(
     log_format: Log = None,
 ) -> None:
     """Measure the speed of a run's student, or of a finished bundle alone (on the texts of --input)."""
-    if not (target / "potstill.json").is_file():
+    if not _is_bundle(target, overrides):
         _run_stages(_load(target, overrides), runs, "bench", log_format, None)
         return
-    if overrides:
-        raise InputError(f"found {overrides[0]!r}, wanted no overrides: a bundle has no config to override")
     from distill.timing import time_bundle
 
     typer.echo(json.dumps(time_bundle(target, input_file, column), indent=2))
