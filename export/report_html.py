@@ -9,7 +9,7 @@ from typing import Any
 
 from export.charts import calls_chart, percentile_chart, quality_chart, reliability_chart, tokens_chart
 from export.report_labelling import ablation_table, labelling_table, rejected_table, sources_table
-from export.report_page import anchor, breakable, card, document, figure, folded, section
+from export.report_page import anchor, breakable, card, document, figure, figures, folded, section
 from export.report_tables import (
     Disagreement,
     corpus_table,
@@ -100,7 +100,7 @@ def _cards(report: Report) -> str:
     teacher_p50 = milliseconds(pick(latency, "teacher", "p50_ms"))
     speedup = interval(latency.get("speedup_low"), latency.get("speedup_high"), times)
     gap_interval = interval(gap.get("low"), gap.get("high"), points)
-    cards = (
+    listed = (
         (f"{metric_name(metric)}, {CONTENDERS[name]}", percent(student), f"teacher {percent(teacher)}"),
         ("points from the teacher", points(gap.get("estimate")), f"95 % {gap_interval}"),
         ("answer time, p50", milliseconds(pick(latency, name, "p50_ms")), f"teacher {teacher_p50}"),
@@ -110,11 +110,7 @@ def _cards(report: Report) -> str:
         ("cold start", seconds(pick(report, "cold_start", "total_s")), "import, load, answer"),
         ("gold, share of pool", whole_percent(gold.get("share")), f"pool {count(gold.get('pool'))} texts"),
     )
-    items = (
-        f'<div class="card"><dt>{escape(term)}</dt><dd class="value">{value}</dd><dd class="meta">{below}</dd></div>'
-        for term, value, below in cards
-    )
-    return f'<dl class="cards">{"".join(items)}</dl>'
+    return figures(listed)
 
 
 def _quality(report: Report) -> str:

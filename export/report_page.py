@@ -4,6 +4,7 @@ No script and no external address; the page's content policy forbids what could 
 `escape` here, markup that was made here does not.
 """
 
+from collections.abc import Iterable
 from html import escape
 
 from export.report_style import STYLE
@@ -41,6 +42,16 @@ def section(name: str, body: str) -> str:
 def anchor(name: str) -> str:
     """Return what a link to the section of that name points to."""
     return name.lower().replace(" ", "-")
+
+
+def figures(cards: Iterable[tuple[str, str, str]]) -> str:
+    """Return cards of (what it is, the value, what stands below), all text."""
+    items = (
+        f'<div class="card"><dt>{escape(term)}</dt><dd class="value">{escape(value)}</dd>'
+        f'<dd class="meta">{escape(below)}</dd></div>'
+        for term, value, below in cards
+    )
+    return f'<dl class="cards">{"".join(items)}</dl>'
 
 
 def figure(title: str, caption: str, chart: str | None) -> str:
