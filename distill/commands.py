@@ -43,6 +43,13 @@ class Layout(StrEnum):
     TRITON = "triton"
 
 
+class Load(StrEnum):
+    """Who sends the queries of a speed report."""
+
+    OWN = "own"
+    LOADGEN = "loadgen"
+
+
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="a config file")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="such as train.epochs=4; beats the file")
@@ -178,20 +185,38 @@ def search_prompts(
 
 
 @app.command()
-def bench(
+def bench(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     target: Target,
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
     input_file: Input = None,
     column: Column = "text",
+    full: Annotated[bool, typer.Option("--full", help="write the speed report of a bundle: all scenarios")] = False,
+    against: Annotated[
+        Path | None, typer.Option(help="with --full: another bundle, a teacher or a checkpoint, measured in turn")
+    ] = None,
+    generator: Annotated[Load, typer.Option(help="with --full: who makes the load")] = Load.OWN,
+    seconds: Annotated[float, typer.Option(min=0.1, help="with --full: the most seconds of a scenario")] = 20.0,
     log_format: Log = None,
 ) -> None:
     """Measure the speed of a run's student, or of a finished bundle alone (on the texts of --input)."""
     if not _is_bundle(target, overrides):
+        if full:
+            raise InputError(f"{target}: found no bundle, which --full wants: runs/<name>/bundle of a finished run")
         _run_stages(_load(target, overrides), runs, "bench", log_format, None)
         return
-    from distill.timing import time_bundle
+    from distill.timing import bench_texts, time_bundle
 
+    if full:
+        from distill.speed import write_speed_report
+        from distill.speed_process import SpeedPlan
+
+        plan = SpeedPlan(seconds=seconds, generator=generator.value)
+        texts = bench_texts(input_file, column)
+        typer.echo(write_speed_report(target, against, texts, plan, make_reporter(log_format)))
+        return
+    if against is not None:
+        raise InputError("found --against without --full, wanted both")
     typer.echo(json.dumps(time_bundle(target, input_file, column), indent=2))
 
 

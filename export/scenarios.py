@@ -11,7 +11,8 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,8 @@ _SPIN_NANOSECONDS = 200_000  # a sleep may last so much longer than asked
 class Load:
     """What one scenario run measured; a percentile (such as "p99") is absent without the queries that carry it.
 
-    `bounds` are MLPerf's early-stopping estimates: with 99 % confidence the percentile is no higher.
+    `bounds_ms` are MLPerf's early-stopping estimates: with 99 % confidence the percentile is no higher.
+    `meets_target` says so of Server's p99 and its target; None when there are too few queries to tell.
     """
 
     queries: int
@@ -39,6 +41,24 @@ class Load:
     percentiles_ms: dict[str, float] = field(default_factory=dict)
     bounds_ms: dict[str, float] = field(default_factory=dict)
     meets_target: bool | None = None
+
+
+class LoadGenerator(Protocol):
+    """Who sends the queries of the three scenarios and counts the time."""
+
+    name: str
+
+    def single_stream(self, answer: Answer, texts: Sequence[str], queries: int) -> Load:
+        """Answer one query after the other."""
+        ...
+
+    def offline(self, answer_many: AnswerMany, texts: Sequence[str], queries: int) -> Load:
+        """Hand over all queries at once."""
+        ...
+
+    def server(self, answer: Answer, texts: Sequence[str], arrivals: Nanoseconds, target_ms: float) -> Load:
+        """Answer queries that arrive on their own schedule, one at a time."""
+        ...
 
 
 class OwnGenerator:
@@ -74,9 +94,7 @@ class OwnGenerator:
         samples = serve(answer, drawn, arrivals)
         load = summarise_load(samples, len(arrivals) / float((arrivals + samples).max()) * 1e9)
         bound = load.bounds_ms.get("p99")
-        return Load(
-            load.queries, load.per_second, load.percentiles_ms, load.bounds_ms, bound is not None and bound <= target_ms
-        )
+        return replace(load, meets_target=None if bound is None else bound <= target_ms)
 
 
 def poisson_arrivals(rate_per_second: float, queries: int, seed: int) -> Nanoseconds:
