@@ -20,12 +20,16 @@ _THREAD_TRIAL_TEXTS = 30
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """Something that answers texts; `stages` are parts of an answer, for texts that `open_contender` was given."""
+    """Something that answers texts: one on `threads`, many at once on `bulk_threads`.
+
+    `stages` are parts of an answer, for texts that `open_contender` was given.
+    """
 
     kind: Literal["bundle", "checkpoint"]
     answer: Answer
     answer_many: AnswerMany
     threads: int
+    bulk_threads: int
     stages: Mapping[str, Answer] = field(default_factory=dict)
 
 
@@ -50,10 +54,10 @@ def open_contender(path: Path, texts: Sequence[str]) -> Contender:
 
         teacher = load_teacher(path)
         threads = best_threads(lambda text: teacher.label([text]), texts)
-        return Contender("checkpoint", lambda text: teacher.label([text]), teacher.label, threads)
+        return Contender("checkpoint", lambda text: teacher.label([text]), teacher.label, threads, threads)
     answer_many = _open_classifier(path)
     threads = best_threads(lambda text: answer_many([text]), texts)
-    return Contender("checkpoint", lambda text: answer_many([text]), answer_many, threads)
+    return Contender("checkpoint", lambda text: answer_many([text]), answer_many, threads, threads)
 
 
 def best_threads(answer: Answer, texts: Sequence[str]) -> int:
@@ -77,6 +81,7 @@ def best_threads(answer: Answer, texts: Sequence[str]) -> int:
 
 def _open_bundle(path: Path, texts: Sequence[str]) -> Contender:
     from export.bundle import MODEL_FILES, read_listed, read_manifest, refuse_strangers
+    from export.machine import usable_cores
     from export.runtime import OnnxClassifier, Predictor
 
     manifest = read_manifest(path)
@@ -89,7 +94,8 @@ def _open_bundle(path: Path, texts: Sequence[str]) -> Contender:
         "tokenize": classifier.encode,
         "model": lambda text: classifier.run_one(encodings[text]),
     }
-    return Contender("bundle", predictor.predict, predictor.predict, 1, stages)
+    cores = usable_cores()
+    return Contender("bundle", predictor.predict, Predictor.load(path, threads=cores).predict, 1, cores, stages)
 
 
 def _open_classifier(path: Path) -> AnswerMany:

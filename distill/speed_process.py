@@ -57,7 +57,10 @@ def measure_restart(paths: dict[str, Path], texts: Sequence[str], plan: SpeedPla
     order = list(contenders) if restart % 2 == 0 else list(contenders)[::-1]
     per_second = {name: 1e9 / float(samples[name].mean()) for name in order}
     return {
-        "contenders": {name: {"kind": one.kind, "threads": one.threads} for name, one in contenders.items()},
+        "contenders": {
+            name: {"kind": one.kind, "threads": one.threads, "bulk_threads": one.bulk_threads}
+            for name, one in contenders.items()
+        },
         "samples": {name: taken.tolist() for name, taken in samples.items()},
         "loads": {name: _loads(contenders[name], texts, plan, restart, per_second[name]) for name in order},
     }

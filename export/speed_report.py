@@ -232,7 +232,13 @@ def _method_table(report: Report) -> Table:
     ]
     for name, title in _names(report).items():
         one = table_of(report, "contenders", name)
-        rows += [(title, f"{words(one.get('path'))}, {count(one.get('threads'))} thread(s)")]
+        rows += [
+            (
+                title,
+                f"{words(one.get('path'))}: {count(one.get('threads'))} thread(s), "
+                f"{count(one.get('bulk_threads'))} offline",
+            )
+        ]
         rows += [(f"{title}, SHA-256 of the model", words(one.get("sha256")))] if one.get("sha256") else []
     note = "Scenarios as MLPerf Inference defines them (arXiv:1911.02549), held for less than its ten minutes."
     return Table("", ("", ""), tuple(rows), note, text_columns=2)
