@@ -7,14 +7,16 @@ from xml.etree import ElementTree
 
 import pytest
 
-from export.charts import calls_chart, percentile_chart, quality_chart, reliability_chart, tokens_chart
+from export.charts import calls_chart, load_chart, percentile_chart, quality_chart, reliability_chart, tokens_chart
 
 REPORT = json.loads((Path(__file__).parents[1] / "assets" / "report.json").read_text(encoding="utf-8"))
+LOAD = {"bundle": [(100.0, 0.5, 1.5), (900.0, 2.0, None)], "other": [(50.0, 4.0, None)]}
 CHARTS: dict[str, Callable[[], str | None]] = {
     "quality": lambda: quality_chart(REPORT["quality"], "accuracy"),
     "percentiles": lambda: percentile_chart(REPORT["latency"]["percentiles"]),
     "tokens": lambda: tokens_chart(REPORT["latency"]["by_tokens"]),
     "reliability": lambda: reliability_chart(REPORT["reliability"]),
+    "load": lambda: load_chart(LOAD, {"bundle": "ours", "other": "theirs"}),
     "calls": lambda: calls_chart(REPORT["labelling"]["curve"], "accuracy"),
 }
 
@@ -108,3 +110,11 @@ def test_the_curve_of_calls_says_what_it_measures() -> None:
     chart = calls_chart(REPORT["labelling"]["curve"], "macro_f1")
     assert chart is not None
     assert {"teacher calls", "macro-F1 on test, %", "2,000"} <= set(texts(chart))
+
+
+def test_the_load_chart_names_only_contenders_that_were_loaded() -> None:
+    chart = load_chart({"bundle": LOAD["bundle"]}, {"bundle": "ours", "other": "theirs"})
+    assert chart is not None
+    assert "ours" in texts(chart)
+    assert "theirs" not in texts(chart)
+    assert load_chart({}, {"bundle": "ours"}) is None
