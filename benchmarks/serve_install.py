@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,21 @@ from export.bench import cold_start
 print(json.dumps(dataclasses.asdict(cold_start(pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))))
 """
 
+_CALLS = """
+import json, sys
+from export.runtime import Predictor
+texts, calls = json.load(sys.stdin), int(sys.argv[2])
+predictor = Predictor.load(sys.argv[1])
+def resident():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) / 1e3 for line in status if line.startswith("VmRSS"))
+for call in range(calls):
+    if call == 1000:
+        first = resident()
+    predictor.predict(texts[call % len(texts)])
+print(json.dumps([first, resident()]))
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class ServeInstall:
@@ -35,6 +51,7 @@ class ServeInstall:
     load_s: float
     first_answer_s: float
     environment_megabytes: float
+    python: Path
 
 
 def measure_serve_install(bundle: Path, folder: Path) -> ServeInstall:
@@ -50,6 +67,7 @@ def measure_serve_install(bundle: Path, folder: Path) -> ServeInstall:
     found = _json([*ask, _FIND_PACKAGES, *_TRAINING_PACKAGES], folder)
     times = _json([*ask, _COLD_START, str(bundle.resolve()), _TEXT, str(RESTARTS)], folder)
     return ServeInstall(
+        python=python,
         training_packages=tuple(found),
         total_s=times["total_s"],
         import_s=times["import_s"],
@@ -57,6 +75,18 @@ def measure_serve_install(bundle: Path, folder: Path) -> ServeInstall:
         first_answer_s=times["first_answer_s"],
         environment_megabytes=sum(path.stat().st_size for path in (folder / "venv").rglob("*") if path.is_file()) / 1e6,
     )
+
+
+def resident_after(python: Path, bundle: Path, texts: Sequence[str], calls: int) -> tuple[float, float]:
+    """Return resident megabytes of a serving process after its first 1,000 calls and after `calls` (more than that)."""
+    command = [str(python), "-P", "-c", _CALLS, str(bundle.resolve()), str(calls)]
+    done = subprocess.run(
+        command, input=json.dumps(list(texts)), env=environment(), capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise MeasureError(f"a serving process ended with {done.returncode}: {done.stderr.strip().splitlines()[-1:]}")
+    first, last = json.loads(done.stdout.splitlines()[-1])
+    return first, last
 
 
 def _json(command: list[str], folder: Path) -> Any:

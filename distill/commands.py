@@ -38,6 +38,20 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+class Layout(StrEnum):
+    """How an exported student is laid out on disk."""
+
+    BUNDLE = "bundle"
+    TRITON = "triton"
+
+
+class Load(StrEnum):
+    """Who sends the queries of a speed report."""
+
+    OWN = "own"
+    LOADGEN = "loadgen"
+
+
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="a config file")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="such as train.epochs=4; beats the file")
@@ -48,6 +62,7 @@ Budget = Annotated[
     float | None,
     typer.Option(min=0, help="the most, in USD, that this run may ever have paid for answers; it stops before more"),
 ]
+Target = Annotated[Path, typer.Argument(metavar="CONFIG|BUNDLE", help="a config file or a bundle directory")]
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="a bundle directory")]
 Input = Annotated[Path | None, typer.Option("--input", help="a .csv, .tsv, .jsonl, .txt or .parquet file")]
 Column = Annotated[str, typer.Option(help="the column of --input that holds the texts")]
@@ -56,19 +71,28 @@ _STAGE_COMMANDS = {
     "run": (None, "Run every stage that is not done: from the corpus to the report."),
     "train": ("train", "Train the student on the soft labels, and what that lacks before it."),
     "tune": ("tune", "Tune the student on gold, and what that lacks before it."),
-    "export": ("export", "Export the student to ONNX, and what that lacks before it."),
     "report": ("report", "Write the report, and what that lacks before it."),
 }
 
 
 def _run_stages(
     loaded: "LoadedConfig", runs: Path, until: str | None, log: str | None, budget_usd: float | None
-) -> None:
+) -> Path:
     from distill.pipeline import run_pipeline
 
     directory = run_pipeline(loaded, runs=runs, until=until, reporter=make_reporter(log), budget_usd=budget_usd)
     if is_first_process():
         typer.echo(directory)
+    return directory
+
+
+def _is_bundle(target: Path, overrides: Sequence[str] | None) -> bool:
+    """Say whether `target` is a bundle rather than a config; raise InputError when a bundle comes with overrides."""
+    if not (target / "potstill.json").is_file():
+        return False
+    if overrides:
+        raise InputError(f"found {overrides[0]!r}, wanted no overrides: a bundle has no config to override")
+    return True
 
 
 def _load(config: Path, overrides: Sequence[str] | None) -> "LoadedConfig":
@@ -91,6 +115,30 @@ def _add_stage_command(name: str, until: str | None, text: str) -> None:
 
 for _name, (_until, _text) in _STAGE_COMMANDS.items():
     _add_stage_command(_name, _until, _text)
+
+
+@app.command()
+def export(
+    target: Target,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    layout: Annotated[
+        Layout, typer.Option(help="triton: also write a model repository, triton/ beside the bundle")
+    ] = Layout.BUNDLE,
+    budget_usd: Budget = None,
+    log_format: Log = None,
+) -> None:
+    """Export the student to ONNX, and what that lacks before it; or lay out a finished bundle for a server."""
+    bundle = target
+    if _is_bundle(target, overrides):
+        if layout is Layout.BUNDLE:
+            raise InputError(f"{target} is a bundle already; wanted a config, or --layout triton")
+    else:
+        bundle = _run_stages(_load(target, overrides), runs, "export", log_format, budget_usd) / "bundle"
+    if layout is Layout.TRITON and is_first_process():
+        from export.triton import write_triton
+
+        typer.echo(write_triton(bundle, bundle.parent / "triton"))
 
 
 @app.command()
@@ -153,24 +201,40 @@ def _check_bought(loaded: "LoadedConfig", runs: Path) -> None:
 
 
 @app.command()
-def bench(
-    target: Annotated[Path, typer.Argument(metavar="CONFIG|BUNDLE", help="a config file or a bundle directory")],
+def bench(  # noqa: PLR0913, PLR0917 - each is an option of the command line
+    target: Target,
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
     input_file: Input = None,
     column: Column = "text",
+    full: Annotated[bool, typer.Option("--full", help="write the speed report of a bundle: all scenarios")] = False,
+    against: Annotated[
+        Path | None, typer.Option(help="with --full: another bundle, a teacher or a checkpoint, measured in turn")
+    ] = None,
+    generator: Annotated[Load, typer.Option(help="with --full: who makes the load")] = Load.OWN,
+    seconds: Annotated[float, typer.Option(min=0.1, help="with --full: the most seconds of a scenario")] = 20.0,
     log_format: Log = None,
 ) -> None:
     """Measure the speed of a run's student, or of a finished bundle alone (on the texts of --input)."""
-    if not (target / "potstill.json").is_file():
+    if not _is_bundle(target, overrides):
+        if full:
+            raise InputError(f"{target}: found no bundle, which --full wants: runs/<name>/bundle of a finished run")
         loaded = _load(target, overrides)
         _check_bought(loaded, runs)
         _run_stages(loaded, runs, "bench", log_format, None)
         return
-    if overrides:
-        raise InputError(f"found {overrides[0]!r}, wanted no overrides: a bundle has no config to override")
-    from distill.timing import time_bundle
+    from distill.timing import bench_texts, time_bundle
 
+    if full:
+        from distill.speed import write_speed_report
+        from distill.speed_process import SpeedPlan
+
+        plan = SpeedPlan(seconds=seconds, generator=generator.value)
+        texts = bench_texts(input_file, column)
+        typer.echo(write_speed_report(target, against, texts, plan, make_reporter(log_format)))
+        return
+    if against is not None:
+        raise InputError("found --against without --full, wanted both")
     typer.echo(json.dumps(time_bundle(target, input_file, column), indent=2))
 
 

@@ -1,14 +1,13 @@
 """The quick benchmark of a run: student against its PyTorch teacher, text in to label out, interleaved."""
 
 import json
-import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from distill.contenders import Answer, best_threads
 from distill.errors import CheckFailedError
 from distill.teach import LabelInputs
 from distill.timing import is_answered
@@ -23,15 +22,12 @@ from export.bench import (
 from export.machine import machine
 from export.runtime import Predictor
 from export.spec import BenchSpec
-from teacher.base import Teacher
 from teacher.corpus import read_part
 from teacher.kinds import load_teacher
 
 LATENCY = "latency.json"
 _CONTROL = "control"
 _WARMUP = 20
-_THREAD_TRIAL = 30
-Answer = Callable[[str], object]
 
 
 def measure(bundle: Path, teacher: Path, inputs: LabelInputs, spec: BenchSpec, directory: Path) -> None:
@@ -49,8 +45,8 @@ def measure(bundle: Path, teacher: Path, inputs: LabelInputs, spec: BenchSpec, d
     threads = dict.fromkeys(contenders, spec.threads)
     contenders[_CONTROL] = contenders[shipped]
     if fitted.parameters:
-        threads["teacher"] = _best_threads(fitted, texts[:_THREAD_TRIAL])
         contenders["teacher"] = lambda text: fitted.label([text])
+        threads["teacher"] = best_threads(contenders["teacher"], texts)
     samples = measure_interleaved(contenders, texts, spec.repeats, _WARMUP, inputs.seed)
     tokens = [answer.tokens for answer in students[shipped].predict(texts)]
     speedup = paired_ratio(samples["teacher"], samples[shipped]) if "teacher" in samples else None
@@ -87,23 +83,3 @@ def _precisions(bundle: Path) -> list[Any]:
     manifest = read_manifest(bundle)
     there = [precision for precision, name in MODEL_FILES.items() if name in manifest.files]
     return sorted(there, key=lambda precision: precision != manifest.precision)
-
-
-def _best_threads(teacher: Teacher, texts: list[str]) -> int:
-    """Set torch to the number of threads at which the teacher answers single texts fastest, and return it."""
-    import os
-
-    import torch
-
-    most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    seconds = {}
-    for threads in sorted({1, most, max(most // 2, 1)}):
-        torch.set_num_threads(threads)
-        teacher.label(texts[:3])
-        started = time.perf_counter()
-        for text in texts:
-            teacher.label([text])
-        seconds[threads] = time.perf_counter() - started
-    best = min(seconds, key=lambda threads: seconds[threads])
-    torch.set_num_threads(best)
-    return best

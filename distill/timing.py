@@ -38,9 +38,7 @@ def time_bundle(bundle: Path, source: Path | None, column: str, most: int = 700)
     from export.bench import cold_start, measure_interleaved, summarise
     from export.runtime import Predictor
 
-    texts: Sequence[str] = _SAMPLE_TEXTS
-    if source is not None:
-        texts = [text for text in islice(read_column(source, column), most) if isinstance(text, str) and text]
+    texts = bench_texts(source, column, most)
     predictor = Predictor.load(bundle)
     asked, texts = len(texts), [text for text in texts if is_answered(predictor, text)]
     repeats = _SAMPLE_REPEATS if source is None else _REPEATS
@@ -51,6 +49,13 @@ def time_bundle(bundle: Path, source: Path | None, column: str, most: int = 700)
         "latency": asdict(summarise(samples["bundle"])),
         "cold_start": asdict(cold_start(bundle, texts[0])),
     }
+
+
+def bench_texts(source: Path | None, column: str, most: int = 700) -> Sequence[str]:
+    """Return the first `most` texts of a file's column, or a few samples when there is no file."""
+    if source is None:
+        return _SAMPLE_TEXTS
+    return [text for text in islice(read_column(source, column), most) if isinstance(text, str) and text]
 
 
 def is_answered(predictor: "Predictor", text: str) -> bool:

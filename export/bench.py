@@ -30,6 +30,7 @@ __all__ = [
     "measure_interleaved",
     "paired_ratio",
     "percentile_curve",
+    "run_fresh",
     "summarise",
 ]
 
@@ -193,28 +194,37 @@ def cold_start(bundle: Path, text: str, restarts: int = 5) -> ColdStart:
     return ColdStart(import_s, load_s, first_answer_s, total_s, resident_mb, restarts)
 
 
-def _cold_start_once(bundle: Path, text: str) -> list[float]:
+def run_fresh(arguments: Sequence[str], given: str, subject: object, timeout_seconds: float) -> str:
+    """Run a fresh interpreter of this installation with `arguments` on the text `given`; return what it wrote last.
+
+    Raises ExportError that names `subject` with the child's last line when it fails or takes too long.
+    """
     # -P keeps a file of the working directory from standing in for a package.
-    command = [sys.executable, "-P", "-X", "utf8", "-c", _COLD_START_PROGRAM, str(bundle)]
+    command = [sys.executable, "-P", "-X", "utf8", *arguments]
     packages = str(Path(__file__).resolve().parent.parent)
     paths = [packages, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     try:
         child = subprocess.run(
             command,
-            input=text,
+            input=given,
             env=environment,
             capture_output=True,
             encoding="utf-8",
-            timeout=_COLD_START_TIMEOUT_SECONDS,
+            timeout=timeout_seconds,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise ExportError(f"{bundle}: no first answer within {error.timeout:g} s") from error
+        raise ExportError(f"{subject}: no answer within {error.timeout:g} s") from error
     if child.returncode != 0:
         reason = (child.stderr.strip().splitlines() or [f"exit status {child.returncode}"])[-1]
-        raise ExportError(f"{bundle}: a fresh process could not answer: {reason}; try `distill verify {bundle}`")
-    numbers: list[float] = json.loads(child.stdout.strip().splitlines()[-1])
+        raise ExportError(f"{subject}: a fresh process could not answer: {reason}; try `distill verify {subject}`")
+    return child.stdout.strip().splitlines()[-1]
+
+
+def _cold_start_once(bundle: Path, text: str) -> list[float]:
+    written = run_fresh(["-c", _COLD_START_PROGRAM, str(bundle)], text, bundle, _COLD_START_TIMEOUT_SECONDS)
+    numbers: list[float] = json.loads(written)
     return numbers
 
 

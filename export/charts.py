@@ -20,7 +20,13 @@ from export.report_wording import CONTENDERS, metric_name, number, percent, shor
 
 _ROLES = ("ink", "muted", "line", "card", "teacher", "student", "fp32", "baseline")
 _COLOURS = {role: f"#0102{index:02x}" for index, role in enumerate(_ROLES)}
-_ROLE_OF = {"teacher": "teacher", "student_int8": "student", "student_fp32": "fp32"}
+_ROLE_OF = {
+    "teacher": "teacher",
+    "student_int8": "student",
+    "student_fp32": "fp32",
+    "bundle": "student",
+    "other": "teacher",
+}
 _DASHES = {"student_fp32": (4, 1.5)}  # told apart without colour too
 _SIZE_INCHES = (4.3, 2.6)
 _STYLE: dict[str, Any] = {
@@ -85,9 +91,10 @@ def quality_chart(quality: Mapping[str, Any], metric: str) -> str | None:
     return _svg("Quality of student, teacher and baselines", draw)
 
 
-def percentile_chart(curves: Mapping[str, Any]) -> str | None:
+def percentile_chart(curves: Mapping[str, Any], names: Mapping[str, str] = CONTENDERS) -> str | None:
     """Return latency against percentile, both axes logarithmic, the tail spread out on the right."""
-    lines = {name: [(p, ms) for p, ms in points if 0 < p < 100] for name, points in _lines(curves).items()}
+    found = _lines(curves, names=names)
+    lines = {name: [(p, ms) for p, ms in points if 0 < p < 100] for name, points in found.items()}
     lines = {name: points for name, points in lines.items() if points}
     if not lines:
         return None
@@ -95,7 +102,7 @@ def percentile_chart(curves: Mapping[str, Any]) -> str | None:
     def draw(axes: Axes) -> None:
         for name, points in lines.items():
             tail, milliseconds = [_tail(p) for p, _ in points], [ms for _, ms in points]
-            axes.plot(tail, milliseconds, **_line_style(name))
+            axes.plot(tail, milliseconds, **_line_style(name, names))
         furthest = max(p for points in lines.values() for p, _ in points)
         ticks = [p for p in (1, 50, 75, 90, 95, 99, 99.9) if p <= furthest]
         axes.set_xticks([_tail(p) for p in ticks], [f"p{p:g}" for p in ticks])
@@ -122,6 +129,31 @@ def tokens_chart(by_tokens: Mapping[str, Any]) -> str | None:
         _legend(axes)
 
     return _svg("Median latency by length of text", draw)
+
+
+def load_chart(points: Mapping[str, Any], names: Mapping[str, str]) -> str | None:
+    """Return latency against throughput from rows (answers a second, p50, p99 or None), the p99 drawn in dashes."""
+    rates = {name: [(rate, p50) for rate, p50, _ in rows] for name, rows in points.items()}
+    lines = _lines(rates, names=names)
+    tails = _lines({name: [(rate, p99) for rate, _, p99 in rows] for name, rows in points.items()}, names=names)
+    if not lines:
+        return None
+
+    def draw(axes: Axes) -> None:
+        for name, row in lines.items():
+            axes.plot(*zip(*row, strict=True), marker="o", markersize=3.5, **_line_style(name, names))
+        for name, row in tails.items():
+            colour = _colour(name)
+            axes.plot(*zip(*row, strict=True), marker="o", markersize=2.5, color=colour, dashes=(3, 1.5), linewidth=1.2)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.xaxis.set_minor_locator(NullLocator())
+        _milliseconds_axis(axes)
+        axes.set_xlabel("answers a second (solid: p50, dashed: p99)")
+        _legend(axes)
+
+    return _svg("Latency by throughput", draw)
 
 
 def reliability_chart(reliability: Mapping[str, Any]) -> str | None:
@@ -217,17 +249,19 @@ def _points(curve: Sequence[Any], width: int) -> list[Sequence[float]]:
     return [point for point in points if all(number({"x": x}, "x") is not None for x in point)]
 
 
-def _lines(curves: Mapping[str, Any], width: int = 2) -> dict[str, list[Sequence[float]]]:
+def _lines(
+    curves: Mapping[str, Any], width: int = 2, names: Mapping[str, str] = CONTENDERS
+) -> dict[str, list[Sequence[float]]]:
     """Return the known contenders' points in a fixed order, points with absent numbers left out."""
     lines = {}
-    for name in CONTENDERS:
+    for name in names:
         if points := _points(curves.get(name) or (), width):
             lines[name] = points
     return lines
 
 
-def _line_style(name: str) -> dict[str, Any]:
-    style: dict[str, Any] = {"color": _colour(name), "label": CONTENDERS[name]}
+def _line_style(name: str, names: Mapping[str, str] = CONTENDERS) -> dict[str, Any]:
+    style: dict[str, Any] = {"color": _colour(name), "label": names[name]}
     return style | ({"dashes": _DASHES[name]} if name in _DASHES else {})
 
 

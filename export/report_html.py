@@ -1,7 +1,6 @@
 """The report as one HTML page: no script, no external address, charts inline.
 
-Every value of the report passes through `escape` here, and the page's content policy forbids what could load
-or run.
+Every value of the report passes through `escape`, here or in `report_page`.
 """
 
 from collections.abc import Mapping
@@ -19,10 +18,9 @@ from export.charts import (
 )
 from export.report_doubt import abstain_table, handed, price_per_million
 from export.report_labelling import ablation_table, labelling_table, rejected_table, sources_table
-from export.report_style import STYLE
+from export.report_page import anchor, breakable, card, document, figure, figures, folded, section
 from export.report_tables import (
     Disagreement,
-    Table,
     corpus_table,
     disagreements,
     disagreements_note,
@@ -72,41 +70,22 @@ _SECTIONS = (
     "Gold and corpus",
     "Origin",
 )
-_NOT_MEASURED = '<p class="note">Not measured.</p>'
 
 
 def render_html(report: Report) -> str:
     """Return the report as one self-contained HTML document."""
-    title = f"{escape(words(pick(report, 'name')))} · Potstill"
     bodies = (_quality, _doubt, _speed, _size, _classes, _disagreements, _labelling, _gold, _origin)
-    sections = (_section(name, body(report)) for name, body in zip(_SECTIONS, bodies, strict=True))
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{title}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<main>
-{_header(report)}
-{_verdict(verdict(report))}
-{_cards(report)}
-{"".join(sections)}
-<footer>Made by Potstill. The same figures for machines: report.json.</footer>
-</main>
-</body>
-</html>
-"""
+    sections = (section(name, body(report)) for name, body in zip(_SECTIONS, bodies, strict=True))
+    parts = (_header(report), _verdict(verdict(report)), _cards(report), "".join(sections))
+    footer = "Made by Potstill. The same figures for machines: report.json."
+    return document(words(pick(report, "name")), "\n".join(parts), footer)
 
 
 def _header(report: Report) -> str:
     kind = words(pick(report, "task", "kind")).replace("_", "-")
     labels = pick(report, "task", "labels")
     amount = len(labels) if isinstance(labels, list | tuple | Mapping) else None
-    links = "".join(f'<a href="#{_anchor(name)}">{name}</a>' for name in _SECTIONS)
+    links = "".join(f'<a href="#{anchor(name)}">{name}</a>' for name in _SECTIONS)
     return f"""<header>
 <p class="eyebrow">Distillation report</p>
 <h1>{escape(words(pick(report, "name")))}</h1>
@@ -132,7 +111,7 @@ def _cards(report: Report) -> str:
     teacher_p50 = milliseconds(pick(latency, "teacher", "p50_ms"))
     speedup = interval(latency.get("speedup_low"), latency.get("speedup_high"), times)
     gap_interval = interval(gap.get("low"), gap.get("high"), points)
-    cards = (
+    listed = (
         (f"{metric_name(metric)}, {CONTENDERS[name]}", percent(student), f"teacher {percent(teacher)}"),
         ("points from the teacher", points(gap.get("estimate")), f"95 % {gap_interval}"),
         ("answer time, p50", milliseconds(pick(latency, name, "p50_ms")), f"teacher {teacher_p50}"),
@@ -142,30 +121,26 @@ def _cards(report: Report) -> str:
         ("cold start", seconds(pick(report, "cold_start", "total_s")), "import, load, answer"),
         ("gold, share of pool", whole_percent(gold.get("share")), f"pool {count(gold.get('pool'))} texts"),
     )
-    items = (
-        f'<div class="card"><dt>{escape(term)}</dt><dd class="value">{value}</dd><dd class="meta">{below}</dd></div>'
-        for term, value, below in cards
-    )
-    return f'<dl class="cards">{"".join(items)}</dl>'
+    return figures(listed)
 
 
 def _quality(report: Report) -> str:
     metric = headline_metric(report)
-    chart = _figure(
+    chart = figure(
         "Student, teacher and baselines",
         "Dot: the estimate. Band: its 95 % interval. Dashed line: the teacher.",
         quality_chart(table_of(report, "quality"), metric),
     )
-    reliability = _figure(
+    reliability = figure(
         "Does confidence mean what it says?",
         "Dashed: as often right as confident. Larger dot: more rows.",
         reliability_chart(table_of(report, "reliability")),
     )
-    return f'<div class="grid">{chart}{reliability}</div>{_card(quality_table(report), title="")}'
+    return f'<div class="grid">{chart}{reliability}</div>{card(quality_table(report), title="")}'
 
 
 def _doubt(report: Report) -> str:
-    coverage = _figure(
+    coverage = figure(
         "What the student may answer alone",
         "Surest texts first. Dot: the threshold from dev. Dashed line: the promise.",
         coverage_chart(
@@ -174,35 +149,35 @@ def _doubt(report: Report) -> str:
             number(report, "abstain", "test", "coverage"),
         ),
     )
-    cascade = _figure(
+    cascade = figure(
         "What the teacher adds, and takes",
         "The least sure texts go to the teacher. Dot: the threshold from dev. Dashed line: the teacher alone.",
         cascade_chart(entries(report, "abstain", "cascade"), price_per_million(report), handed(report)),
     )
-    return f'<div class="grid">{coverage}{cascade}</div>{_card(abstain_table(report), title="")}'
+    return f'<div class="grid">{coverage}{cascade}</div>{card(abstain_table(report), title="")}'
 
 
 def _speed(report: Report) -> str:
-    percentiles = _figure(
+    percentiles = figure(
         "Latency by percentile",
         "One text at a time, all contenders in turn.",
         percentile_chart(table_of(report, "latency", "percentiles")),
     )
-    tokens = _figure(
+    tokens = figure(
         "Latency by length",
         "Median over texts of similar length.",
         tokens_chart(table_of(report, "latency", "by_tokens")),
     )
-    return f'<div class="grid">{percentiles}{tokens}</div>{_card(latency_table(report), title="")}'
+    return f'<div class="grid">{percentiles}{tokens}</div>{card(latency_table(report), title="")}'
 
 
 def _size(report: Report) -> str:
-    tables = f"{_card(size_table(report))}{_card(running_table(report))}"
-    return f'{_card(gates_table(report))}<div class="grid">{tables}</div>'
+    tables = f"{card(size_table(report))}{card(running_table(report))}"
+    return f'{card(gates_table(report))}<div class="grid">{tables}</div>'
 
 
 def _classes(report: Report) -> str:
-    return _card(worst_classes_table(report), title="")
+    return card(worst_classes_table(report), title="")
 
 
 def _disagreements(report: Report) -> str:
@@ -218,7 +193,7 @@ def _quote(row: Disagreement) -> str:
         ("student", row.student, row.student_probability),
     )
     listed = "".join(
-        f"<dt>{who}</dt><dd{_right(who, label, row.gold)}>{_breakable(label)}"
+        f"<dt>{who}</dt><dd{_right(who, label, row.gold)}>{breakable(label)}"
         f"{f' {probability}' if probability not in ('', DASH) else ''}</dd>"
         for who, label, probability in answers
     )
@@ -231,68 +206,20 @@ def _right(who: str, label: str, gold: str) -> str:
 
 def _labelling(report: Report) -> str:
     chart = calls_chart(entries(report, "labelling", "curve"), headline_metric(report))
-    curve = _figure(
+    curve = figure(
         "What more teacher calls were worth",
         "TF-IDF on gold and the answers to the texts chosen first; band: 95 % interval.",
         chart,
     )
-    facts = _card(labelling_table(report))
-    tables = "".join(_card(table(report)) for table in (ablation_table, rejected_table, sources_table))
+    facts = card(labelling_table(report))
+    tables = "".join(card(table(report)) for table in (ablation_table, rejected_table, sources_table))
     return (f'<div class="grid">{facts}{curve}</div>' if chart else facts) + tables
 
 
 def _gold(report: Report) -> str:
-    return f'<div class="grid">{_card(gold_table(report))}{_card(corpus_table(report))}</div>'
+    return f'<div class="grid">{card(gold_table(report))}{card(corpus_table(report))}</div>'
 
 
 def _origin(report: Report) -> str:
-    tables = _card(stages_table(report)), _folded(lineage_table(report)), _folded(machine_table(report))
+    tables = card(stages_table(report)), folded(lineage_table(report)), folded(machine_table(report))
     return "".join(tables)
-
-
-def _section(name: str, body: str) -> str:
-    return f'<section id="{_anchor(name)}"><h2>{name}</h2>{body}</section>\n'
-
-
-def _anchor(name: str) -> str:
-    return name.lower().replace(" ", "-")
-
-
-def _figure(title: str, caption: str, chart: str | None) -> str:
-    return f"<figure><h3>{title}</h3><figcaption>{caption}</figcaption>{chart or _NOT_MEASURED}</figure>"
-
-
-def _card(table: Table, title: str | None = None) -> str:
-    heading = escape(table.title if title is None else title)
-    return f'<div class="card">{f"<h3>{heading}</h3>" if heading else ""}{_table(table)}</div>'
-
-
-def _folded(table: Table) -> str:
-    return f'<details class="card"><summary>{escape(table.title)}</summary>{_table(table)}</details>'
-
-
-def _table(table: Table) -> str:
-    note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
-    if not table.rows:
-        return note
-    heads = "".join(
-        f'<th scope="col"{_figure_class(table, index)}>{escape(name)}</th>' for index, name in enumerate(table.columns)
-    )
-    head = f"<thead><tr>{heads}</tr></thead>" if any(table.columns) else ""
-    body = "".join(f"<tr>{''.join(_cell(table, *cell) for cell in enumerate(row))}</tr>" for row in table.rows)
-    return f'<div class="scroll"><table>{head}<tbody>{body}</tbody></table></div>{note}'
-
-
-def _cell(table: Table, index: int, text: str) -> str:
-    if index == 0:
-        return f'<th scope="row">{_breakable(text)}</th>'
-    kinds = {"result": f' class="result-{text.lower()}"', "detail": ' class="detail"'}
-    return f"<td{kinds.get(table.columns[index]) or _figure_class(table, index)}>{_breakable(text)}</td>"
-
-
-def _breakable(text: str) -> str:
-    return escape(text).replace("_", "_<wbr>")  # long label names wrap between their words
-
-
-def _figure_class(table: Table, index: int) -> str:
-    return ' class="figure"' if index >= table.text_columns else ""

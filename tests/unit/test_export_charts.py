@@ -11,6 +11,7 @@ from export.charts import (
     calls_chart,
     cascade_chart,
     coverage_chart,
+    load_chart,
     percentile_chart,
     quality_chart,
     reliability_chart,
@@ -18,6 +19,7 @@ from export.charts import (
 )
 
 REPORT = json.loads((Path(__file__).parents[1] / "assets" / "report.json").read_text(encoding="utf-8"))
+LOAD = {"bundle": [(100.0, 0.5, 1.5), (900.0, 2.0, None)], "other": [(50.0, 4.0, None)]}
 CHARTS: dict[str, Callable[[], str | None]] = {
     "quality": lambda: quality_chart(REPORT["quality"], "accuracy"),
     "percentiles": lambda: percentile_chart(REPORT["latency"]["percentiles"]),
@@ -25,6 +27,7 @@ CHARTS: dict[str, Callable[[], str | None]] = {
     "reliability": lambda: reliability_chart(REPORT["reliability"]),
     "coverage": lambda: coverage_chart(REPORT["abstain"]["curve"], 0.97, 0.83),
     "cascade": lambda: cascade_chart(REPORT["abstain"]["cascade"], 81.0, 0.17),
+    "load": lambda: load_chart(LOAD, {"bundle": "ours", "other": "theirs"}),
     "calls": lambda: calls_chart(REPORT["labelling"]["curve"], "accuracy"),
 }
 
@@ -129,3 +132,11 @@ def test_a_teacher_without_a_price_is_shown_by_its_share_of_the_texts() -> None:
     assert priced is not None
     assert "handed to the teacher, %" in texts(free)
     assert "USD, a million texts" in texts(priced)
+
+
+def test_the_load_chart_names_only_contenders_that_were_loaded() -> None:
+    chart = load_chart({"bundle": LOAD["bundle"]}, {"bundle": "ours", "other": "theirs"})
+    assert chart is not None
+    assert "ours" in texts(chart)
+    assert "theirs" not in texts(chart)
+    assert load_chart({}, {"bundle": "ours"}) is None
