@@ -39,12 +39,7 @@ async def explain(service: Service, request: Request) -> Response:
     read = text[: spans[-1][1]] if spans else ""  # behind it the text was cut, and must not slip in
     variants = [read[:start] + read[end:] for start, end in spans]
     job = service.scheduler.submit(model, [whole, *_encode(model, variants)], request.deadline(None))
-    try:
-        logits = await job.done
-    except RequestError:
-        raise
-    except ExportError as error:
-        raise RequestError("backend", str(error)) from error
+    logits = await job.done
     column = int(logits[0].argmax()) if label is None else labels.index(label)
     odds = log_odds(logits, column, model.manifest.kind, model.manifest.temperature)
     examples = model.predictor.examples

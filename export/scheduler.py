@@ -85,7 +85,7 @@ class Scheduler:
             self._refuse(self._wait(inf))
 
     def submit(self, model: ServedModel, encodings: Sequence[Encoding], deadline: float | None) -> Job:
-        """Queue the texts of one request and return the job whose `done` will hold logits (texts, labels).
+        """Queue the texts of one request; the job's `done` will hold logits (texts, labels) or a RequestError.
 
         Raises RequestError when the queue is full or the wait is predicted to be too long.
         """
@@ -143,9 +143,10 @@ class Scheduler:
             self._refuse_late(job)
             together = self._choose(job.model, rest)
             job.pieces.append(job.model.predictor.run(together))
-        except (RequestError, ExportError) as error:
+        except ExportError as error:
             self._waiting_texts -= len(rest)
-            job.done.set_exception(error)
+            is_told = isinstance(error, RequestError)
+            job.done.set_exception(error if is_told else RequestError("backend", str(error)))
             return
         job.finished += len(together)
         self._waiting_texts -= len(together)

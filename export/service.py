@@ -107,12 +107,7 @@ class Service:
         return Answered(model, answers, stages)
 
     async def _finish(self, job: Job, texts: Sequence[str], stages: Stages) -> Sequence[Answer]:
-        try:
-            logits = await job.done
-        except RequestError:
-            raise
-        except ExportError as error:
-            raise RequestError("backend", str(error)) from error
+        logits = await job.done
         stages.queue, stages.run = job.started - job.arrived, job.ended - job.started
         predictions = job.model.predictor.decide(job.encodings, logits)
         answers: Sequence[Answer] = [Answer(*row) for row in zip(texts, predictions, logits.tolist(), strict=True)]

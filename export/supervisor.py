@@ -113,8 +113,7 @@ class Supervisor:
             message = b""
         if message == READY:
             worker.is_ready = True
-            if all(each.is_ready for each in self._workers) and not self._is_listening:
-                self._listen()
+            self._listen_when_ready()
         elif message == RELOAD_ALL:
             self._tell(RELOAD)
         else:
@@ -129,8 +128,10 @@ class Supervisor:
             path.unlink()
         if worker.process.exitcode:
             logger.error("worker %s ended with %s", worker.process.pid, worker.process.exitcode)
-        if worker.is_ready:
+        if self._is_listening:
             self._start_at.append(time.monotonic() + _RESTART_SECONDS)
+        else:
+            self._listen_when_ready()
 
     def _replace_dead(self) -> None:
         due = [moment for moment in self._start_at if moment <= time.monotonic()]
@@ -138,20 +139,26 @@ class Supervisor:
             self._start_at.remove(moment)
             self._start_worker()
 
-    def _listen(self) -> None:
+    def _listen_when_ready(self) -> None:
+        if self._is_listening or not self._workers or not all(worker.is_ready for worker in self._workers):
+            return
         self._is_listening = True
         self._listener.listen(_BACKLOG)
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         logger.info("%d workers answer at %s", len(self._workers), self.address)
 
-    def _accept(self) -> None:
+    def _accept(self) -> bool:
+        """Deal out what waits, up to a number that keeps signals from waiting; say whether there may be more."""
         for _ in range(_MOST_AT_ONCE):
             try:
                 connection, _ = self._listener.accept()
-            except OSError:  # nothing more waits, or the client is gone
-                return
+            except ConnectionAbortedError:  # this client is gone already
+                continue
+            except OSError:  # nothing more waits, or no descriptor is left
+                return False
             with connection:
                 self._hand_over(connection)
+        return True
 
     def _hand_over(self, connection: socket.socket) -> None:
         """Give a connection to the next worker that takes it; with none it is closed."""
@@ -175,7 +182,8 @@ class Supervisor:
         self._wait(self.settings.drain_delay_seconds)
         if self._is_listening:
             self._selector.unregister(self._listener)
-            self._accept()
+            while self._accept():
+                pass
         self._listener.close()
         self._tell(QUIT)
         self._wait(self.settings.drain_seconds + _LAST_CALL_SECONDS)

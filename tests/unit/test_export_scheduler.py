@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from export.cost import CostModel, Curve
+from export.errors import ExportError
 from export.models import ServedModel
 from export.runtime import Predictor
 from export.scheduler import Job, Scheduler
@@ -136,3 +137,20 @@ def test_texts_of_a_request_share_a_run_only_when_asked_to(model: ServedModel, b
     scheduler = roomy(batching)
     (job,) = run(scheduler, lambda: [submit(scheduler, model, *[SHORT, LONG] * 3)])
     assert (len(job.pieces), job.done.result().shape) == (pieces, (6, 3))
+
+
+def test_a_model_that_fails_is_told_as_503_and_the_next_request_runs(
+    model: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(encodings: object) -> None:
+        raise ExportError("the model gave a logit that is not a finite number")
+
+    scheduler = roomy()
+    with monkeypatch.context() as broken:
+        broken.setattr(model.predictor, "run", fail)
+        (job,) = run(scheduler, lambda: [submit(scheduler, model, SHORT, LONG)])
+    error = job.done.exception()
+    assert isinstance(error, RequestError)
+    assert (error.status, scheduler.waiting_texts) == (503, 0)
+    (after,) = run(scheduler, lambda: [submit(scheduler, model, SHORT)])
+    assert after.done.result().shape == (1, 3)
