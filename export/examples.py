@@ -60,8 +60,10 @@ def read_examples(content: bytes, width: int) -> Examples:
         found = json.loads(content)
         texts, labels = [*map(str, found["texts"])], [*map(str, found["labels"])]
         directions = np.frombuffer(base64.b64decode(found["directions"], validate=True), "<f2")
-        if found["width"] != width or len(texts) != len(labels):
-            raise ValueError(f"{len(texts)} texts, {len(labels)} labels, width {found['width']}, wanted width {width}")
+        if found["width"] != width or len(texts) != len(labels) or not np.isfinite(directions).all():
+            raise ValueError(
+                f"{len(texts)} texts, {len(labels)} labels, width {found['width']}, wanted {width} numbers"
+            )
         return Examples(texts, labels, _directions(directions.reshape(len(texts), width).astype(np.float32)))
     except (ValueError, KeyError, TypeError, RecursionError, binascii.Error) as error:
         raise BundleError(f"{EXAMPLES}: cannot be used ({error}); export the bundle again") from error

@@ -55,6 +55,42 @@ class DetailedAnswer(BaseModel):
     scores: list[ScoredLabel]
 
 
+class ExplainRequest(BaseModel):
+    """A text to explain; `label`: the one whose log-odds are taken apart, else the most probable."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: str
+    label: str | None = None
+    model: str | None = None
+
+
+class Piece(BaseModel):
+    """A word and what the label's log-odds lose without it; null between words."""
+
+    text: str
+    contribution: float | None
+
+
+class SimilarText(BaseModel):
+    """A training text that the student answers alike."""
+
+    text: str
+    label: str
+    similarity: float
+
+
+class Explanation(BaseModel):
+    """The pieces are what was read, in order; `unread` was cut off. `alike` is null where a bundle has no examples."""
+
+    label: str
+    log_odds: float
+    pieces: list[Piece]
+    unread: str
+    alike: list[SimilarText] | None
+    model: str
+
+
 class ErrorBody(BaseModel):
     """Why there is no answer."""
 
@@ -111,7 +147,10 @@ class InferResponse(BaseModel):
 
 def describe(schema: dict[str, Any]) -> dict[str, Any]:
     """Return the OpenAPI document `schema` with the endpoints that answer texts."""
-    models = (PredictRequest, ScoredLabel, DetailedAnswer, ErrorBody, InferRequest, InferResponse)
+    models = (
+        *(PredictRequest, ScoredLabel, DetailedAnswer, ErrorBody),
+        *(InferRequest, InferResponse, ExplainRequest, Explanation),
+    )
     definitions = models_json_schema([(model, "validation") for model in models], ref_template=_REF)[1]["$defs"]
     schema.setdefault("components", {}).setdefault("schemas", {}).update(definitions)
     scored = {"type": "array", "items": _ref("ScoredLabel")}
@@ -120,6 +159,7 @@ def describe(schema: dict[str, Any]) -> dict[str, Any]:
     schema["paths"]["/predict"] = _post("Classify texts (text-embeddings-inference)", "PredictRequest", answers, [])
     infer = _post("Classify texts (Open Inference Protocol v2)", "InferRequest", _ref("InferResponse"), ["name"])
     schema["paths"]["/v2/models/{name}/infer"] = infer
+    schema["paths"]["/explain"] = _post("What each word adds", "ExplainRequest", _ref("Explanation"), [])
     return schema
 
 

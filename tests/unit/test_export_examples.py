@@ -1,5 +1,6 @@
 """Facts about the training texts that a bundle may carry."""
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,15 @@ def test_the_nearest_texts_are_those_of_the_highest_cosine() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     whole = json.loads(spell_examples(TEXTS, LABELS, LOGITS))
-    wrong: list[Any] = [{}, [], {**whole, "labels": []}, {**whole, "width": 4}, {**whole, "directions": "?"}]
+    infinite = base64.b64encode(np.full(150, np.inf, "<f2").tobytes()).decode()
+    wrong: list[Any] = [
+        {},
+        [],
+        {**whole, "directions": infinite},
+        {**whole, "labels": []},
+        {**whole, "width": 4},
+        {**whole, "directions": "?"},
+    ]
     for content in [json.dumps(each).encode() for each in wrong] + [b"", b"\xff"]:
         with pytest.raises(BundleError, match=r"examples.json: cannot be used"):
             read_examples(content, 5)

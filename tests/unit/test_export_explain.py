@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 from scipy.special import logit, logsumexp
@@ -48,6 +49,16 @@ def test_the_pieces_are_the_words_and_together_the_text(tiny_bundle: Path) -> No
     assert [piece["text"] for piece in found["pieces"] if piece["contribution"] is not None] == WORDS
     assert found["label"] in ("delivery", "payment", "size")
     assert found["alike"] is None
+
+
+def test_an_explanation_is_what_openapi_says(showing_bundle: Path) -> None:
+    with local_server({"shop": showing_bundle}) as client:
+        document = client.ask("GET", "/openapi.json").json
+        found = client.ask("POST", "/explain", {"text": TEXT}).json
+    wanted = {"$ref": "#/components/schemas/Explanation", "components": document["components"]}
+    jsonschema.validate(found, wanted)
+    assert "/explain" in document["paths"]
+    assert set(found) == set(document["components"]["schemas"]["Explanation"]["properties"])
 
 
 def test_what_was_cut_off_is_told_and_does_not_slip_in(tiny_bundle: Path) -> None:
