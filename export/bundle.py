@@ -50,8 +50,9 @@ class FileEntry(BaseModel):
 class BundleManifest(BaseModel):
     """All that a loader must know beyond what Hugging Face writes; `labels` stand in the order of the logits.
 
-    `temperature` and `thresholds` (by label name) were fitted on the file of `precision`. `files` is every
-    other file of the bundle by its POSIX path.
+    `thresholds` (by label name) were fitted on the file of `precision`, and so was `temperature`, by which logits
+    still have to be divided: 1 where the files do that themselves and give probabilities. `export` says how the
+    files were made. `files` is every other file of the bundle by its POSIX path.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -67,6 +68,7 @@ class BundleManifest(BaseModel):
     too_long: Literal["truncate", "refuse"] = "truncate"
     gates: tuple[Gate, ...] = ()
     lineage: dict[str, JsonValue] = Field(default_factory=dict)
+    export: dict[str, JsonValue] = Field(default_factory=dict)
     files: dict[str, FileEntry] = Field(default_factory=dict)
 
     @field_validator("files")

@@ -104,6 +104,16 @@ class OnnxClassifier:
             answers[np.concatenate(places)] = found
         return answers
 
+    def run_padded(self, encodings: Sequence[Encoding], padding: int, output: str = LOGITS) -> Answers:
+        """Return one output (texts, labels), each text alone with `padding` masked tokens behind it."""
+        wider = ((0, 0), (0, padding))
+
+        def padded(encoding: Encoding) -> _Batch:
+            ids, mask = self._alone(encoding)
+            return np.pad(ids, wider, constant_values=self._pad_id), np.pad(mask, wider)
+
+        return self._stacked(self._run_all(output, map(padded, encodings)))
+
     def _run_all(self, output: str, batches: Iterator[_Batch]) -> list[Answers]:
         if self._pool is None:
             return [_run(self._session, output, batch) for batch in batches]

@@ -156,7 +156,8 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, heads: int)
     scores = by_head[0] @ by_head[1].transpose(-1, -2) * size**-0.5
     # Softmax turns -10,000 into an exact 0; the most negative float could overflow to -inf when added.
     scores = scores + (1.0 - mask[:, None, None, :].to(scores.dtype)) * -10_000.0
-    return (scores.softmax(dim=-1) @ by_head[2]).transpose(1, 2).reshape(query.shape)
+    context: Tensor = scores.softmax(dim=-1) @ by_head[2]
+    return context.transpose(1, 2).reshape(query.shape)
 
 
 class _MultiHeadAttention(torch.autograd.Function):
