@@ -16,6 +16,7 @@ from export.coverage import Coverage, judge_coverage
 from export.gate import Comparison, Gate, judge_int8
 from export.head import finish_head
 from export.invariance import judge_company
+from export.machine import usable_cores
 from export.metrics import decode, macro_f1, row_scores
 from export.parity import judge_tokenizer
 from export.spec import ExportSpec
@@ -53,9 +54,9 @@ class Trial:
         self._student, self._corpus = student, corpus
         self._task, self._spec = task, spec
 
-    def open(self, path: Path) -> OnnxClassifier:
+    def open(self, path: Path, threads: int = 1) -> OnnxClassifier:
         """Open an exported file with the tokenizer of the student."""
-        return OnnxClassifier(path, self._student / "tokenizer.json", self.max_tokens)
+        return OnnxClassifier(path, self._student / "tokenizer.json", self.max_tokens, threads)
 
     def examine(self, path: Path) -> Examined:
         """Fit the temperature on the dev logits of the file, put it into its head, and answer dev and pool with it.
@@ -64,10 +65,10 @@ class Trial:
         shift with batch-mates.
         """
         kind = self._task.kind
-        unfinished = self.open(path)
+        unfinished = self.open(path, usable_cores())
         temperature = fit_temperature(kind, unfinished.run_each(unfinished.encode_many(self.texts)), self.targets)
         unfolded = finish_head(path, kind.value, temperature)
-        classifier = self.open(path)
+        classifier = self.open(path, usable_cores())
         dev, pool = (probabilities(classifier, texts) for texts in (self.texts, self.pool))
         thresholds = fit_thresholds(dev, self.targets) if kind is TaskKind.MULTI_LABEL else None
         return Examined(path, classifier, dev, pool, temperature, unfolded, thresholds)
