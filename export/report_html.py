@@ -10,6 +10,7 @@ from typing import Any
 
 from export.charts import calls_chart, percentile_chart, quality_chart, reliability_chart, tokens_chart
 from export.report_labelling import ablation_table, labelling_table, rejected_table, sources_table
+from export.report_plan import rewrites_table, variants_table
 from export.report_style import STYLE
 from export.report_tables import (
     Disagreement,
@@ -169,7 +170,8 @@ def _speed(report: Report) -> str:
 
 def _size(report: Report) -> str:
     tables = f"{_card(size_table(report))}{_card(running_table(report))}"
-    return f'{_card(gates_table(report))}<div class="grid">{tables}</div>'
+    made = f"{_card(rewrites_table(report))}{_card(variants_table(report))}"
+    return f'{_card(gates_table(report))}{made}<div class="grid">{tables}</div>'
 
 
 def _classes(report: Report) -> str:

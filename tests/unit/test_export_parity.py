@@ -34,16 +34,11 @@ def test_a_saved_tokenizer_splits_as_transformers_does(tiny_classifier: Path) ->
     assert "5004 that" in gate.detail
 
 
-def test_a_tokenizer_file_of_another_student_is_found_and_shown(tiny_classifier: Path, tmp_path: Path) -> None:
+def test_settings_that_only_transformers_reads_are_found_by_a_text(tiny_classifier: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_classifier, tmp_path / "student")
-    path = tmp_path / "student" / "tokenizer.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
-    vocabulary = content["model"]["vocab"]
-    vocabulary["parcel"], vocabulary["invoice"] = vocabulary["invoice"], vocabulary["parcel"]
-    reference = tmp_path / "student" / "tokenizer_config.json"
-    path.write_text(json.dumps(content), encoding="utf-8")
-    settings = json.loads(reference.read_text(encoding="utf-8"))
-    reference.write_text(json.dumps(settings | {"do_lower_case": False}), encoding="utf-8")
+    path = tmp_path / "student" / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(settings | {"do_lower_case": False}), encoding="utf-8")
     gate = judge_tokenizer(tmp_path / "student", ["My Parcel"], 16)
     assert not gate.passed
     assert "first 'My Parcel'" in gate.detail
