@@ -23,6 +23,7 @@ ROWS: Mapping[str, tuple[str, str]] = {
     "R3": ("paid_faults", "provider_faults"),
     "R4": ("paid_faults", "budgets"),
     "R9": ("mismatch_faults", "mismatches"),
+    "R12": ("gate_faults", "bad_models"),
     "R13": ("serve_faults", "hostile_requests"),
     "R14": ("serve_faults", "flood"),
     "R15": ("serve_faults", "stops"),

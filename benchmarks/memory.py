@@ -5,7 +5,6 @@ Reads /proc, so it needs Linux.
 """
 
 import csv
-import statistics
 import subprocess
 import sys
 import time
@@ -15,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from growth import growth
 from lines import MeasureError
 from numpy.typing import NDArray
 from runs import environment
 from tokenizers import BertWordPieceTokenizer
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
-WARMUP_SHARE = 0.2  # of a stage's samples: imports, the model, the first shard
 _SAMPLE_SECONDS = 0.25
 _WORDS = 20_000
 _BLOCK = 10_000
@@ -68,15 +67,6 @@ def measure_memory(folder: Path, rows: int = 1_000_000) -> Memory:
         parameters=parameters,
         seconds=time.perf_counter() - started,
     )
-
-
-def growth(sizes: list[float]) -> float:
-    """Return by what share the median of the last half of `sizes` exceeds that of the first, warm-up left out."""
-    steady = sizes[int(len(sizes) * WARMUP_SHARE) :]
-    half = len(steady) // 2
-    if half < 4:
-        raise MeasureError(f"found {len(sizes)} samples of a stage, too few to see whether memory grows; use more rows")
-    return statistics.median(steady[half:]) / statistics.median(steady[:half]) - 1
 
 
 def write_input(folder: Path, rows: int) -> int:

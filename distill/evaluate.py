@@ -104,6 +104,7 @@ def write_report(
         "ablation": ablate(asked, paths.corpus, task, seed=seed),
         "labelling": labelling,
         "gates": [asdict(gate) for gate in read_manifest(paths.bundle).gates],
+        "export": read_manifest(paths.bundle).export,
         "reliability": {
             name: reliability(task.kind, given.probs[given.rows], targets[given.rows])
             for name, given in answers.items()

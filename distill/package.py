@@ -1,38 +1,19 @@
-"""Export a tuned student: fp32 and int8 files, calibrated each on its own answers, gated, and bundled."""
+"""Export a tuned student: an fp32 graph after surgery, the int8 file that passed its gates, and the bundle."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from transformers import AutoTokenizer
-
+from distill.shortlist import Choice, Shortlist
+from distill.trial import Trial
 from export.bundle import BundleManifest, Precision, write_bundle
-from export.examples import EXAMPLES, spell_examples
-from export.gate import Comparison, Gate, judge_int8
+from export.examples import EXAMPLES
 from export.graph import export_graph, prove_parity
-from export.metrics import ACTIVATIONS, decode, macro_f1, row_scores
-from export.quantize import quantize_int8
-from export.runtime import OnnxClassifier
-from export.selective import Abstention, certainty, fit_abstention
 from export.spec import ExportSpec
-from teacher.calibrate import fit_temperature, fit_thresholds
-from teacher.corpus import iterate_part, read_part
-from teacher.task import Task, TaskKind
+from export.variants import Material
+from teacher.task import Task
 
-_POOL_TEXTS = 2000  # unlabelled texts on which int8 is compared with fp32
-Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Calibrated:
-    """The answers of one exported file with the temperature and thresholds fitted on its own dev logits."""
-
-    dev: Floats
-    pool: Floats
-    temperature: float
-    thresholds: Floats | None
+_PROOF_TEXTS = 256  # on which each rewrite of the graph has to hold
 
 
 def package(
@@ -40,132 +21,50 @@ def package(
 ) -> None:
     """Fill `directory` with the bundle of the checkpoint `student`.
 
-    int8 ships when every gate passes; otherwise fp32 ships and the manifest keeps the gates that failed.
-    Raises ExportError when the graph does not answer as torch does.
+    The fastest int8 file whose gates pass ships; otherwise fp32 ships and the manifest keeps the gates that
+    failed. Raises ExportError when the graph does not answer as torch does.
     """
     for leftover in (".onnx", ".bundle", "onnx"):  # of an interrupted run
         shutil.rmtree(directory / leftover, ignore_errors=True)
-    models = _export(student, corpus, spec, directory / ".onnx")
-    dev = read_part(corpus, "dev")
-    targets = task.targets([example.labels or () for example in dev])
-    texts = [example.text for example in dev]
-    pool = _pool_sample(corpus)
-    answers = {
-        precision: _calibrate(_open(student, path), task.kind, texts, targets, pool)
-        for precision, path in models.items()
-    }
-    gates = _judge(task, targets, answers, spec) if "int8" in answers else []
-    precision: Precision = "int8" if gates and all(gate.passed for gate in gates) else "fp32"
-    shipped = answers[precision]
+    work, trial = directory / ".onnx", Trial(student, corpus, task, spec)
+    graph = work / "graph.onnx"
+    rewrites = export_graph(student, graph, trial.texts[:_PROOF_TEXTS])
+    prove_parity(student, graph, trial.texts)
+    tokenizer_gate = trial.judge_tokenizer()
+    shortlist = Shortlist(trial, Material(student, graph, trial.pool or trial.texts), work, task.kind)
+    choice = shortlist.choose(spec)
+    about = {"plan": spec.plan, "rewrites": [asdict(rewrite) for rewrite in rewrites], **_about(choice)}
     manifest = BundleManifest(
         name=directory.parent.name,
         kind=task.kind.value,
         labels=task.labels,
-        max_tokens=_max_tokens(student),
-        precision=precision,
-        temperature=shipped.temperature,
+        max_tokens=trial.max_tokens,
+        precision=choice.precision,
         thresholds=None
-        if shipped.thresholds is None
-        else dict(zip(task.labels, shipped.thresholds.tolist(), strict=True)),
+        if choice.shipped.thresholds is None
+        else dict(zip(task.labels, choice.shipped.thresholds.tolist(), strict=True)),
         too_long=spec.too_long,
-        gates=tuple(gates),
-        abstain=_abstention(task.kind, targets, shipped, spec),
+        gates=(*choice.gates, tokenizer_gate),
+        abstain=trial.promise(choice.shipped),
         lineage=dict(lineage),
+        export=about,
     )
-    kept = {name: path for name, path in models.items() if name == "fp32" or precision == "int8"}
+    models: dict[Precision, Path] = {"fp32": shortlist.fp32.path}
+    models[choice.precision] = choice.shipped.path
     bundle = directory / ".bundle"
-    classifier = _open(student, models[precision])
-    more = {} if spec.examples is None else {EXAMPLES: _examples(classifier, corpus, spec.examples)}
-    write_bundle(student, kept, bundle, manifest, _test_quality(classifier, corpus, task, shipped), more)
-    shutil.rmtree(directory / ".onnx")
+    more = {} if spec.examples is None else {EXAMPLES: trial.examples(choice.shipped, spec.examples)}
+    write_bundle(student, models, bundle, manifest, trial.test_quality(choice.shipped), more)
+    shutil.rmtree(work)
     for path in bundle.iterdir():
         path.rename(directory / path.name)
     bundle.rmdir()
 
 
-def _export(student: Path, corpus: Path, spec: ExportSpec, folder: Path) -> dict[Precision, Path]:
-    models: dict[Precision, Path] = {"fp32": folder / "model.onnx"}
-    export_graph(student, models["fp32"])
-    prove_parity(student, models["fp32"], [example.text for example in read_part(corpus, "dev")])
-    if spec.precision == "int8":
-        models["int8"] = folder / "model_quantized.onnx"
-        quantize_int8(models["fp32"], models["int8"])
-    return models
-
-
-def _calibrate(
-    classifier: OnnxClassifier, kind: TaskKind, texts: list[str], targets: Floats, pool: list[str]
-) -> Calibrated:
-    # One text at a time: int8 answers shift with their batch-mates, and production asks one by one.
-    logits = np.stack([classifier.logits_one(text) for text in texts])
-    temperature = fit_temperature(kind, logits, targets)
-    probs = ACTIVATIONS[kind](logits / temperature)
-    pool_logits = np.stack([classifier.logits_one(text) for text in pool])
-    return Calibrated(
-        dev=probs,
-        pool=ACTIVATIONS[kind](pool_logits / temperature),
-        temperature=temperature,
-        thresholds=fit_thresholds(probs, targets) if kind is TaskKind.MULTI_LABEL else None,
-    )
-
-
-def _test_quality(classifier: OnnxClassifier, corpus: Path, task: Task, shipped: Calibrated) -> dict[str, float]:
-    """Return what the model card says of the file that ships; every choice has been made by now."""
-    test = read_part(corpus, "test")
-    targets = task.targets([example.labels or () for example in test])
-    logits = np.stack([classifier.logits_one(example.text) for example in test])
-    probs = ACTIVATIONS[task.kind](logits / shipped.temperature)
-    decided = decode(task.kind.value, probs, shipped.thresholds)
-    return {"accuracy": float(row_scores(decided, targets).mean()), "f1": macro_f1(decided, targets)}
-
-
-def _judge(task: Task, targets: Floats, answers: dict[Precision, Calibrated], spec: ExportSpec) -> list[Gate]:
-    fp32, int8 = answers["fp32"], answers["int8"]
-    return judge_int8(
-        Comparison(
-            kind=task.kind.value,
-            labels=task.labels,
-            targets=targets,
-            fp32=fp32.dev,
-            int8=int8.dev,
-            pool_fp32=fp32.pool,
-            pool_int8=int8.pool,
-            fp32_thresholds=fp32.thresholds,
-            int8_thresholds=int8.thresholds,
-        ),
-        spec,
-    )
-
-
-def _examples(classifier: OnnxClassifier, corpus: Path, most: int) -> bytes:
-    """Return the file of at most so many gold texts."""
-    gold = sorted(read_part(corpus, "gold"), key=lambda example: example.id)[:most]  # an id is a hash: a fair draw
-    texts, labels = [example.text for example in gold], [", ".join(example.labels or ()) for example in gold]
-    return spell_examples(texts, labels, np.stack([classifier.logits_one(text) for text in texts]))
-
-
-def _abstention(kind: TaskKind, targets: Floats, shipped: Calibrated, spec: ExportSpec) -> Abstention:
-    dev, pool = (decode(kind.value, probs, shipped.thresholds) for probs in (shipped.dev, shipped.pool))
-    return fit_abstention(
-        certainty(kind.value, shipped.dev, dev),
-        row_scores(dev, targets) > 0,
-        certainty(kind.value, shipped.pool, pool),
-        spec.abstain,
-    )
-
-
-def _open(student: Path, model: Path) -> OnnxClassifier:
-    return OnnxClassifier(model, student / "tokenizer.json", _max_tokens(student))
-
-
-def _max_tokens(student: Path) -> int:
-    return int(AutoTokenizer.from_pretrained(student).model_max_length)
-
-
-def _pool_sample(corpus: Path) -> list[str]:
-    sample: list[str] = []
-    for chunk in iterate_part(corpus, "pool"):
-        sample.extend(example.text for example in chunk)
-        if len(sample) >= _POOL_TEXTS:
-            break
-    return sample[:_POOL_TEXTS]
+def _about(choice: Choice) -> dict[str, object]:
+    return {
+        **choice.about,
+        "kept_fp32": list(choice.kept_fp32),
+        "temperature": choice.shipped.temperature,
+        "temperature_folded": not choice.shipped.unfolded,
+        "temperature_reason": choice.shipped.unfolded,
+    }

@@ -28,12 +28,13 @@ def predict_to(bundle: Path, source: Path | Sequence[str], column: str, output: 
     One JSON line a text, in order. Returns how many texts have no answer (nothing there, or too long for a
     bundle that refuses those); their lines have `error`.
     """
+    from export.machine import usable_cores
     from export.runtime import Predictor
 
     texts = read_column(source, column) if isinstance(source, Path) else iter(source)
     # Texts given by hand go one at a time, as in production: the same text, the same bits.
-    at_once = _ROWS_AT_ONCE if isinstance(source, Path) else 1
-    predictor = Predictor.load(bundle)
+    at_once, threads = (_ROWS_AT_ONCE, usable_cores()) if isinstance(source, Path) else (1, 1)
+    predictor = Predictor.load(bundle, threads=threads)
     unanswered = 0
     with (
         nullcontext(sys.stdout) if output is None else open_atomically(output) as file,

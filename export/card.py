@@ -36,8 +36,8 @@ from export.runtime import Predictor
 print(Predictor.load("path/to/this/folder").predict("a text")[0].label)
 ```
 
-`optimum.onnxruntime.ORTModelForSequenceClassification` and transformers.js open the same folder. They give
-raw logits: divide them by the temperature {temperature:.6g} before {activation}.
+`optimum.onnxruntime.ORTModelForSequenceClassification` and transformers.js open the same folder. The logits
+{temperature}: {activation} of them gives the calibrated probabilities.
 
 ## Limits
 
@@ -82,7 +82,9 @@ def render_card(manifest: BundleManifest, quality: Mapping[str, float]) -> str:
                 for gate in manifest.gates
             ],
         ),
-        temperature=manifest.temperature,
+        temperature="need no temperature any more"
+        if manifest.temperature == 1
+        else f"have to be divided by the temperature {manifest.temperature:.6g} first",
         activation="the softmax" if manifest.kind == "single_label" else "the sigmoid",
         labels=shown + (f" and {hidden} more in `config.json`" if hidden > 0 else ""),
         lineage=_table(("what", "value"), [(name, str(value)) for name, value in manifest.lineage.items()]),

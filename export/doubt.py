@@ -114,7 +114,7 @@ def _taught(student: Prediction, labels: Sequence[str], said: TeacherAnswer) -> 
         label=said.labels[0] if said.labels else None,
         labels=said.labels,
         probability=max(probabilities.values()),
-        _probs=tuple(probabilities.values()),
+        _probs=np.array([*probabilities.values()], np.float32).tobytes(),
     )
 
 

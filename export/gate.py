@@ -83,14 +83,15 @@ def judge_int8(comparison: Comparison, spec: ExportSpec) -> list[Gate]:
     ]
 
 
-def _gate(name: str, value: float, limit: float, detail: str) -> Gate:
+def at_most(name: str, value: float, limit: float, detail: str) -> Gate:
+    """Return a gate that passes when `value` is at most `limit`."""
     return Gate(name, value, limit, bool(value <= limit), detail)
 
 
 def _finite_gate(given: Comparison) -> Gate:
     answers = (given.fp32, given.int8, given.pool_fp32, given.pool_int8)
     rows = sum(int((~np.isfinite(probs)).any(axis=1).sum()) for probs in answers)
-    return _gate("not_a_number", rows, 0, f"{rows} answers hold a value that is not a finite number")
+    return at_most("not_a_number", rows, 0, f"{rows} answers hold a value that is not a finite number")
 
 
 def _quality_gate(given: Comparison, max_drop: float) -> Gate:
@@ -120,7 +121,7 @@ def _divergence_gate(given: Comparison, max_kl: float) -> Gate:
     before = np.concatenate([given.fp32, given.pool_fp32])
     after = np.concatenate([given.int8, given.pool_int8])
     value = mean_kl(given.kind, before, after)
-    return _gate("kl_divergence", value, max_kl, f"mean KL(fp32 || int8) in nats over {len(before)} texts")
+    return at_most("kl_divergence", value, max_kl, f"mean KL(fp32 || int8) in nats over {len(before)} texts")
 
 
 def _worst_class_gate(given: Comparison, max_class_drop: float) -> Gate:
@@ -133,13 +134,13 @@ def _worst_class_gate(given: Comparison, max_class_drop: float) -> Gate:
     detail = f"no class lost {_FEWEST_LOST_ROWS} rows or more"
     if drops[worst] > 0:
         detail = f"{given.labels[worst]!r} lost {lost[worst]} of its {present[worst]} dev rows"
-    return _gate("worst_class_drop", float(drops[worst]), max_class_drop, detail)
+    return at_most("worst_class_drop", float(drops[worst]), max_class_drop, detail)
 
 
 def _calibration_gate(given: Comparison, max_rise: float) -> Gate:
     before, after = (calibration_error(given.kind, probs, given.targets) for probs in (given.fp32, given.int8))
     detail = f"expected calibration error on dev went from {before:.4f} to {after:.4f}"
-    return _gate("calibration_rise", after - before, max_rise, detail)
+    return at_most("calibration_rise", after - before, max_rise, detail)
 
 
 def _check_shapes(given: Comparison) -> None:

@@ -11,30 +11,31 @@ import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    BertForSequenceClassification,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from export.errors import ExportError
-from export.surgery import CompactBert
+from export.surgery import REWRITES, Batch, Rewrite, operate
 
 MAX_DIFFERENCE = 1e-4
 _OPSET = 17
+_PROOF_ROWS = 32
 _Ids = NDArray[np.int64]
 
 
-def export_graph(checkpoint: Path, target: Path) -> None:
-    """Write the classifier in `checkpoint` to `target` as fp32 ONNX.
+def export_graph(checkpoint: Path, target: Path, texts: Sequence[str] = (), *, plain: bool = False) -> list[Rewrite]:
+    """Write the classifier in `checkpoint` to `target` as fp32 ONNX and return what surgery did to it.
 
     Inputs `input_ids` and `attention_mask`, both int64 (batch, sequence); output `logits` float32
-    (batch, labels). Raises ExportError when the checkpoint does not load or its graph cannot be traced.
+    (batch, labels). Each rewrite has to hold on `texts` and on random tokens; `plain` leaves all of them out.
+    Raises ExportError when the checkpoint does not load or its graph cannot be traced.
     """
-    module = _traceable(_load_model(checkpoint))
+    model = _load_model(checkpoint)
+    module, rewrites = operate(model, _proof_batches(checkpoint, model, texts), () if plain else REWRITES)
     ids = torch.ones(2, 5, dtype=torch.int64)  # sizes 0 and 1 would be frozen into the graph
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])  # a mask of ones could be optimised away
     names = ["input_ids", "attention_mask"]
@@ -62,6 +63,7 @@ def export_graph(checkpoint: Path, target: Path) -> None:
             f"{checkpoint}: cannot be traced to ONNX ({_first_line(error)}); "
             "choose a student architecture that the TorchScript exporter knows, such as BERT"
         ) from error
+    return rewrites
 
 
 def prove_parity(checkpoint: Path, onnx_path: Path, texts: Sequence[str]) -> float:
@@ -118,28 +120,19 @@ def _open(checkpoint: Path, onnx_path: Path) -> tuple[PreTrainedTokenizerBase, o
         ) from error
 
 
-def _traceable(model: PreTrainedModel) -> nn.Module:
-    """Return a module from (ids, mask) to logits, compact where that is shown to change nothing."""
-    plain = _LogitsOnly(model)
-    if type(model) is not BertForSequenceClassification or model.config.is_decoder:
-        return plain
-    compact = CompactBert(model).eval()
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(model.config.vocab_size, (4, 9), generator=generator)
-    mask = (torch.arange(9) < torch.tensor([[9], [6], [3], [1]])).long()
-    with torch.no_grad():
-        same = torch.allclose(compact(ids, mask), plain(ids, mask), atol=MAX_DIFFERENCE / 10)
-    return compact if same else plain
-
-
-class _LogitsOnly(nn.Module):
-    def __init__(self, model: PreTrainedModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
-        return logits
+def _proof_batches(checkpoint: Path, model: PreTrainedModel, texts: Sequence[str]) -> list[Batch]:
+    """Return batches of the texts, shortest first and padded, and one of random tokens of which some are masked."""
+    ids = torch.randint(model.config.vocab_size, (4, 9), generator=torch.Generator().manual_seed(0))
+    if (padding := model.config.pad_token_id) is not None:
+        ids[ids == padding] = (padding + 1) % model.config.vocab_size  # RoBERTa counts positions by what is no padding
+    batches = [(ids, (torch.arange(9) < torch.tensor([[9], [6], [3], [1]])).long())]
+    ordered = sorted(texts, key=len)
+    if ordered:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        for start in range(0, len(ordered), _PROOF_ROWS):
+            rows = tokenizer(ordered[start : start + _PROOF_ROWS], padding=True, truncation=True, return_tensors="pt")
+            batches.append((rows["input_ids"], rows["attention_mask"]))
+    return batches
 
 
 def _token_streams(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:

@@ -1,53 +1,112 @@
-"""An fp32 ONNX graph as int8, and the count that proves no matrix product was left behind.
+"""An fp32 ONNX graph as int8, in each of the ways that onnxruntime knows; no matrix product is left behind.
 
-Dynamic quantization: U8 activations, S8 weights with one scale a channel, embedding tables as bytes.
+U8 activations, S8 weights with one scale a channel, embedding tables as bytes.
 Knows nothing of what the model is for: `gate.py` judges the answers.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass
+import contextlib
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import ModelProto
-from onnxruntime.quantization import QuantType, quantize_dynamic
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quantize_dynamic,
+    quantize_static,
+)
 
+from export.coverage import Coverage, count_products, load_graph
 from export.errors import ExportError
 
+Feed = Mapping[str, NDArray[np.int64]]
+_PRODUCTS, _TABLES = ("MatMul", "Attention"), ("Gather", "EmbedLayerNormalization")
 _FROM_GEMM = "_MatMul"  # what onnxruntime appends to the name of a Gemm that it rewrites
 
 
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """How much of the constant-weight work runs in int8; one multiply-accumulate a weight and position."""
-
-    int8_macs_share: float
-    int8_matmuls: int
-    fp32_matmuls: int
-
-
-def quantize_int8(source: Path, target: Path, allowed_fp32: Collection[str] = ()) -> Coverage:
+def quantize_int8(
+    source: Path, target: Path, allowed_fp32: Collection[str] = (), *, embeddings: bool = True
+) -> Coverage:
     """Write the fp32 graph `source` to `target` as int8, all weights inside the one file.
 
-    `allowed_fp32` names nodes that stay as they are. Raises ExportError when `source` does not parse, cannot
-    be quantized, or a constant-weight product that is not allowed to stayed fp32; then no file is left.
+    `allowed_fp32` names nodes that stay as they are; without `embeddings` so do the tables. Raises ExportError
+    when `source` does not parse, cannot be quantized, or a constant-weight product that is not allowed to stayed
+    fp32; then no file is left.
     """
-    model = _load(source)
+
+    def write(model: ModelProto) -> None:
+        quantize_dynamic(
+            model,  # given a path, it would write its scratch file beside it
+            target,
+            op_types_to_quantize=[*_PRODUCTS, *(_TABLES if embeddings else ())],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=[*allowed_fp32, *(name + _FROM_GEMM for name in allowed_fp32)],
+            extra_options={"MatMulConstBOnly": True, "DefaultTensorType": TensorProto.FLOAT},
+        )
+
+    return _quantize(source, target, write, allowed_fp32)
+
+
+def quantize_static_int8(source: Path, target: Path, feeds: Iterable[Feed]) -> Coverage:
+    """Write `source` to `target` with one scale for each activation, found by running it on `feeds`.
+
+    Otherwise as `quantize_int8`.
+    """
+
+    def write(model: ModelProto) -> None:
+        quantize_static(
+            model,
+            target,
+            _Reader(feeds),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["MatMul", "Gemm", "Gather"],
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            extra_options={
+                "MatMulConstBOnly": True,
+                "DefaultTensorType": TensorProto.FLOAT,
+                # Sums, normalisations and attention read floats: quantized products would be turned back at once.
+                "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm", "Gather"],
+            },
+        )
+
+    return _quantize(source, target, write)
+
+
+def quantize_weights(source: Path, target: Path) -> Coverage:
+    """Write `source` to `target` with 8-bit weights in blocks, activations made int8 inside each product.
+
+    Otherwise as `quantize_int8`; products written as Gemm (those of the head) stay fp32.
+    """
+
+    def write(model: ModelProto) -> None:
+        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer  # it sets up logging
+
+        quantizer = MatMulNBitsQuantizer(model, bits=8, block_size=128, is_symmetric=True, accuracy_level=4)
+        quantizer.process()
+        quantizer.model.save_model_to_file(str(target))
+
+    gemms = [node.name for node in load_graph(source).graph.node if node.op_type == "Gemm"]
+    return _quantize(source, target, write, gemms)
+
+
+def _quantize(
+    source: Path, target: Path, write: Callable[[ModelProto], None], allowed_fp32: Collection[str] = ()
+) -> Coverage:
+    model = load_graph(source)
     # Says that the graph was looked at already; without it onnxruntime logs advice to every user.
     model.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        quantize_dynamic(
-            model,  # given a path, it would write its scratch file beside it
-            target,
-            op_types_to_quantize=["MatMul", "Gather"],
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-            nodes_to_exclude=[*allowed_fp32, *(name + _FROM_GEMM for name in allowed_fp32)],
-            extra_options={"MatMulConstBOnly": True},
-        )
-        coverage, left = _count(_load(target))
+        with quiet():
+            write(model)
+        coverage, left = count_products(load_graph(target))
     except Exception as error:  # the quantizer raises what numpy, onnx or an assertion raises
         target.unlink(missing_ok=True)
         raise ExportError(f"{source}: cannot be quantized to int8 ({error}); set export.precision to fp32") from error
@@ -61,25 +120,23 @@ def quantize_int8(source: Path, target: Path, allowed_fp32: Collection[str] = ()
     return coverage
 
 
-def _load(path: Path) -> ModelProto:
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the libraries' progress reports to themselves, and the root logger as it was: they set it up anew."""
+    root = logging.getLogger()
+    before = root.manager.disable, root.level, list(root.handlers)
+    logging.disable(logging.WARNING)
     try:
-        return onnx.load(path)
-    except Exception as error:  # protobuf has its own error tree
-        raise ExportError(f"{path}: cannot be read as ONNX ({error}); export the student again") from error
+        yield
+    finally:
+        logging.disable(before[0])
+        root.setLevel(before[1])
+        root.handlers[:] = before[2]
 
 
-def _count(model: ModelProto) -> tuple[Coverage, list[str]]:
-    """Return the coverage and the names of the constant-weight products that are not int8."""
-    weights = {tensor.name: int(np.prod(tensor.dims)) for tensor in model.graph.initializer}
-    int8: list[int] = []
-    fp32: dict[str, int] = {}
-    for node in model.graph.node:
-        inputs = [name for name in node.input if name]
-        if all(name in weights for name in inputs):  # a constant, or a weight that is turned at run time
-            weights.update(dict.fromkeys(node.output, max((weights[name] for name in inputs), default=1)))
-        elif node.op_type == "MatMulInteger" and inputs[1] in weights:
-            int8.append(weights[inputs[1]])
-        elif node.op_type in {"MatMul", "Gemm"} and (weight := next(filter(weights.get, inputs[:2]), None)):
-            fp32[node.name or node.output[0]] = weights[weight]
-    share = sum(int8) / max(sum(int8) + sum(fp32.values()), 1)
-    return Coverage(share, len(int8), len(fp32)), list(fp32)
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self, feeds: Iterable[Feed]) -> None:
+        self._feeds = iter(feeds)
+
+    def get_next(self) -> Feed | None:
+        return next(self._feeds, None)

@@ -19,6 +19,7 @@ from export.charts import (
 from export.report_doubt import abstain_table, handed, price_per_million
 from export.report_labelling import ablation_table, labelling_table, rejected_table, sources_table
 from export.report_page import anchor, breakable, card, document, figure, figures, folded, section
+from export.report_plan import rewrites_table, variants_table
 from export.report_tables import (
     Disagreement,
     corpus_table,
@@ -173,7 +174,8 @@ def _speed(report: Report) -> str:
 
 def _size(report: Report) -> str:
     tables = f"{card(size_table(report))}{card(running_table(report))}"
-    return f'{card(gates_table(report))}<div class="grid">{tables}</div>'
+    made = f"{card(rewrites_table(report))}{card(variants_table(report))}"
+    return f'{card(gates_table(report))}{made}<div class="grid">{tables}</div>'
 
 
 def _classes(report: Report) -> str:

@@ -20,6 +20,9 @@ class ExportSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     precision: Literal["int8", "fp32"] = "int8"
+    plan: Literal["preset", "measured"] = Field(
+        "preset", description="measured: build every int8 variant and keep the fastest on this machine that passes"
+    )
     max_drop: float = Field(0.002, ge=0, le=1, description="quality on dev that int8 may lose, beyond noise")
     max_kl: float = Field(0.02, ge=0, description="mean KL(fp32 student || int8) in nats")
     max_class_drop: float = Field(0.1, ge=0, le=1, description="recall that the worst class may lose")

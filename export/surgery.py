@@ -1,97 +1,189 @@
-"""A BERT classifier with the work left out that cannot change its logits; traced instead of the original.
+"""A classifier with the work left out that cannot change its logits; traced instead of the original.
 
-Knows nothing of ONNX. Whether the result really is the same is for the caller to prove.
+Each rewrite is tried on real texts, and left out with a reason where it does not apply or shows in the logits.
+Knows nothing of files; the parts of an architecture stand in `anatomy.py`.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from transformers import BertForSequenceClassification
-from transformers.models.bert.modeling_bert import BertLayer, BertSelfAttention
+from transformers import PreTrainedModel
+
+from export.anatomy import ClassifierParts, LayerParts, dissect
+from export.errors import ExportError
+
+CONSTANT_INPUTS = "constant_inputs"
+PACKED_PROJECTIONS = "packed_projections"
+ONE_ATTENTION = "one_attention_operator"
+FIRST_POSITION = "first_position_only"
+REWRITES = (CONSTANT_INPUTS, PACKED_PROJECTIONS, ONE_ATTENTION, FIRST_POSITION)
+MAX_CHANGE = 1e-5
+Batch = tuple[Tensor, Tensor]  # input_ids and attention_mask, both (texts, tokens) int64
 
 
-class CompactBert(nn.Module):
-    """The logits of a `BertForSequenceClassification` with less work, equal but for rounding.
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """What became of one rewrite; `change` is the largest difference of a logit, None when it was not tried."""
 
-    The pooler reads position 0 only, so the last layer asks and feeds forward for that position alone;
-    query, key and value share one product; the token type is 0 everywhere and is added to the positions.
+    name: str
+    applied: bool
+    change: float | None
+    reason: str
+
+
+def operate(
+    model: PreTrainedModel, batches: Sequence[Batch], names: Sequence[str] = REWRITES
+) -> tuple[nn.Module, list[Rewrite]]:
+    """Return a module from ids and mask to logits with every rewrite of `names` that holds, and what was done.
+
+    A rewrite holds when no logit of `batches` changes by `MAX_CHANGE`, or that share of the largest logit where
+    this is above 1: rounding grows with it.
+
+    `constant_inputs`: positions and token types are a table, not inputs. `packed_projections`: query, key and
+    value are one product. `one_attention_operator`: onnxruntime's MultiHeadAttention stands for its dozen steps.
+    `first_position_only`: the last layer asks and feeds forward for position 0, which is all that the head reads.
     """
+    plain = _LogitsOnly(model).eval()
+    try:
+        parts = dissect(model)
+    except ExportError as error:
+        return plain, [Rewrite(name, False, None, str(error)) for name in names]
+    wanted = torch.cat([_run(plain, batch) for batch in batches])
+    limit = MAX_CHANGE * max(1.0, float(wanted.abs().max()))
+    chosen: frozenset[str] = frozenset()
+    module: nn.Module = plain
+    report = []
+    for name in names:
+        candidate = CompactClassifier(parts, chosen | {name}).eval()
+        change = float((torch.cat([_run(candidate, batch) for batch in batches]) - wanted).abs().max())
+        if holds := change < limit:  # False for a change that is no number
+            module, chosen = candidate, chosen | {name}
+        report.append(Rewrite(name, holds, change, "" if holds else f"changes a logit by {change:.2g}"))
+    return module, report
 
-    def __init__(self, model: BertForSequenceClassification) -> None:
-        """Borrow the weights of `model`, which must be an encoder (no causal mask, no cross attention)."""
+
+class CompactClassifier(nn.Module):
+    """The logits of a dissected classifier with the given `rewrites`, equal but for rounding."""
+
+    def __init__(self, parts: ClassifierParts, rewrites: frozenset[str]) -> None:
+        """Borrow the weights of `parts`."""
         super().__init__()
-        bert = model.bert
-        self.words = bert.embeddings.word_embeddings
-        self.positions = nn.Parameter(
-            bert.embeddings.position_embeddings.weight + bert.embeddings.token_type_embeddings.weight[0]
+        self.embeddings = _Table(parts) if CONSTANT_INPUTS in rewrites else parts.embeddings
+        self.project = parts.project or nn.Identity()
+        last = len(parts.layers) - 1
+        self.layers = nn.ModuleList(
+            _Layer(layer, parts.heads, rewrites if index == last else rewrites - {FIRST_POSITION})
+            for index, layer in enumerate(parts.layers)
         )
-        self.norm = bert.embeddings.LayerNorm
-        *others, last = bert.encoder.layer
-        self.layers = nn.ModuleList([*map(_CompactLayer, others), _LastLayer(last)])
-        self.pooler = bert.pooler
-        self.classifier = model.classifier
+        self.head = parts.head
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return logits (batch, labels) of token ids and a 0/1 mask, both (batch, sequence) int64."""
-        places = torch.arange(input_ids.shape[1], device=input_ids.device)
-        hidden = self.norm(self.words(input_ids) + functional.embedding(places, self.positions))
-        # Softmax turns -10,000 into an exact 0; the most negative float could overflow to -inf when added.
-        blocked = (1.0 - attention_mask[:, None, None, :].to(hidden.dtype)) * -10_000.0
+        hidden = self.project(self.embeddings(input_ids))
+        mask = attention_mask.to(torch.int32)
         for layer in self.layers:
-            hidden = layer(hidden, blocked)
-        logits: Tensor = self.classifier(self.pooler(hidden))
+            hidden = layer(hidden, mask)
+        logits: Tensor = self.head(hidden)
         return logits
 
 
-class _CompactLayer(nn.Module):
-    attention: BertSelfAttention
-    attention_output: nn.Module
-    intermediate: nn.Module
-    output: nn.Module
-
-    def __init__(self, layer: BertLayer) -> None:
+class _LogitsOnly(nn.Module):
+    def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
-        self.attention = layer.attention.self
-        self.attention_output = layer.attention.output
-        self.intermediate = layer.intermediate
-        self.output = layer.output
-        self.packed = self._pack()
+        self.model = model
 
-    def forward(self, hidden: Tensor, blocked: Tensor) -> Tensor:
-        asking, query, key, value = self._project(hidden)
-        scores = self._split(query) @ self._split(key).transpose(-1, -2) * self.attention.scaling + blocked
-        context = (scores.softmax(dim=-1) @ self._split(value)).transpose(1, 2)
-        context = context.reshape(*context.shape[:2], self.attention.all_head_size)
-        attended = self.attention_output(context, asking)
-        fed: Tensor = self.output(self.intermediate(attended), attended)
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+        return logits
+
+
+class _Table(nn.Module):
+    def __init__(self, parts: ClassifierParts) -> None:
+        super().__init__()
+        given = parts.embeddings
+        self.words = given.word_embeddings
+        self.norm = given.LayerNorm
+        table = given.position_embeddings.weight.detach()[parts.first_position :]
+        if hasattr(given, "token_type_embeddings"):
+            table = table + given.token_type_embeddings.weight.detach()[0]
+        self.positions = nn.Parameter(table)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        words = self.words(input_ids)
+        normalised: Tensor = self.norm(words + self.positions[: input_ids.shape[1]])
+        return normalised
+
+
+class _Layer(nn.Module):
+    def __init__(self, parts: LayerParts, heads: int, rewrites: frozenset[str]) -> None:
+        super().__init__()
+        self.attended, self.attended_norm = parts.attended, parts.attended_norm
+        self.widen, self.activate = parts.widen, parts.activate
+        self.narrow, self.narrow_norm = parts.narrow, parts.narrow_norm
+        self.heads = heads
+        self.is_first_only = FIRST_POSITION in rewrites
+        self.is_one_operator = ONE_ATTENTION in rewrites
+        projections = (parts.query, parts.key, parts.value)
+        self.query = parts.query if self.is_first_only else None
+        sharing = projections[1:] if self.is_first_only else projections
+        self.sizes = [part.out_features for part in sharing]
+        self.shared = nn.ModuleList([_side_by_side(*sharing)] if PACKED_PROJECTIONS in rewrites else sharing)
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        asking = hidden[:, :1] if self.is_first_only else hidden
+        query, key, value = self._project(asking, hidden)
+        if self.is_one_operator:
+            context = cast(Tensor, _MultiHeadAttention.apply(query, key, value, mask, self.heads))  # type: ignore[no-untyped-call]
+        else:
+            context = _attend(query, key, value, mask, self.heads)
+        attended = self.attended_norm(self.attended(context) + asking)
+        fed: Tensor = self.narrow_norm(self.narrow(self.activate(self.widen(attended))) + attended)
         return fed
 
-    def _pack(self) -> nn.Linear:
-        return _side_by_side(self.attention.query, self.attention.key, self.attention.value)
-
-    def _project(self, hidden: Tensor) -> tuple[Tensor, ...]:
-        return hidden, *self.packed(hidden).split(self.attention.all_head_size, dim=-1)
-
-    def _split(self, projected: Tensor) -> Tensor:
-        heads, size = self.attention.num_attention_heads, self.attention.attention_head_size
-        return projected.view(*projected.shape[:2], heads, size).transpose(1, 2)
+    def _project(self, asking: Tensor, hidden: Tensor) -> tuple[Tensor, ...]:
+        found = tuple(part(hidden) for part in self.shared)
+        if len(found) < len(self.sizes):
+            found = found[0].split(self.sizes, dim=-1)
+        return found if self.query is None else (self.query(asking), *found)
 
 
-class _LastLayer(_CompactLayer):
-    def _pack(self) -> nn.Linear:
-        return _side_by_side(self.attention.key, self.attention.value)
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, heads: int) -> Tensor:
+    size = query.shape[-1] // heads
+    by_head = [part.view(part.shape[0], part.shape[1], heads, size).transpose(1, 2) for part in (query, key, value)]
+    scores = by_head[0] @ by_head[1].transpose(-1, -2) * size**-0.5
+    # Softmax turns -10,000 into an exact 0; the most negative float could overflow to -inf when added.
+    scores = scores + (1.0 - mask[:, None, None, :].to(scores.dtype)) * -10_000.0
+    context: Tensor = scores.softmax(dim=-1) @ by_head[2]
+    return context.transpose(1, 2).reshape(query.shape)
 
-    def _project(self, hidden: Tensor) -> tuple[Tensor, ...]:
-        first = hidden[:, :1]
-        return (
-            first,
-            self.attention.query(first),
-            *self.packed(hidden).split(self.attention.all_head_size, dim=-1),
-        )
+
+class _MultiHeadAttention(torch.autograd.Function):
+    """`_attend`, written to ONNX as the one operator that onnxruntime has for it."""
+
+    @staticmethod
+    def forward(context: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, heads: int) -> Tensor:
+        return _attend(query, key, value, mask, heads)
+
+    @staticmethod
+    def symbolic(graph: Any, query: Any, key: Any, value: Any, mask: Any, heads: int) -> Any:
+        nothing = graph.op("prim::Constant")  # the bias, which the projections have added already
+        nothing.setType(torch._C.OptionalType.ofTensor())
+        found = graph.op("com.microsoft::MultiHeadAttention", query, key, value, nothing, mask, num_heads_i=heads)
+        found.setType(query.type())
+        return found
 
 
 def _side_by_side(*parts: nn.Linear) -> nn.Linear:
     packed = nn.Linear(parts[0].in_features, sum(part.out_features for part in parts))
-    packed.weight = nn.Parameter(torch.cat([part.weight for part in parts]))
-    packed.bias = nn.Parameter(torch.cat([part.bias for part in parts]))
+    packed.weight = nn.Parameter(torch.cat([part.weight.detach() for part in parts]))
+    packed.bias = nn.Parameter(torch.cat([part.bias.detach() for part in parts]))
     return packed
+
+
+def _run(module: nn.Module, batch: Batch) -> Tensor:
+    with torch.no_grad():
+        logits: Tensor = module(*batch)
+    return logits

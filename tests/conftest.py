@@ -59,17 +59,16 @@ def _vocabulary() -> list[str]:
     return ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *words, *pairs]
 
 
-@pytest.fixture(scope="session")
-def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a 4-layer BERT of about 12,000 parameters and a WordPiece tokenizer of the corpus."""
+def write_encoder(folder: Path, seed: int) -> Path:
+    """Write a 4-layer BERT of about 12,000 parameters and a WordPiece tokenizer of the corpus to `folder`."""
     import torch
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
-    folder = tmp_path_factory.mktemp("tiny-encoder")
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join(_vocabulary()), encoding="utf-8")
     fast = BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=64)
     fast.save_pretrained(folder)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = BertConfig(
         vocab_size=len(fast),
         hidden_size=16,
@@ -82,23 +81,33 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def tiny_classifier(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the tiny encoder and an untrained head over LABELS, as a standard checkpoint."""
+def write_classifier(encoder: Path, folder: Path, seed: int) -> Path:
+    """Write an encoder with an untrained head over LABELS to `folder`, as a standard checkpoint."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    folder = tmp_path_factory.mktemp("tiny-classifier")
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     model = AutoModelForSequenceClassification.from_pretrained(
-        tiny_encoder,
+        encoder,
         id2label=dict(enumerate(LABELS)),
         label2id={name: index for index, name in enumerate(LABELS)},
         problem_type="single_label_classification",
     )
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(tiny_encoder).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(encoder).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a 4-layer BERT of about 12,000 parameters and a WordPiece tokenizer of the corpus."""
+    return write_encoder(tmp_path_factory.mktemp("tiny-encoder"), seed=0)
+
+
+@pytest.fixture(scope="session")
+def tiny_classifier(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the tiny encoder and an untrained head over LABELS, as a standard checkpoint."""
+    return write_classifier(tiny_encoder, tmp_path_factory.mktemp("tiny-classifier"), seed=1)
 
 
 @pytest.fixture(scope="session")

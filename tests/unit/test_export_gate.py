@@ -214,19 +214,19 @@ def sharp_models(tiny_classifier: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 def _wrong_scale(model: onnx.ModelProto) -> None:
-    _change(model, "classifier.weight_scale", lambda values: values * 3)
+    _change(model, "head.1.weight_scale", lambda values: values * 3)
 
 
 def _dropped_layer(model: onnx.ModelProto) -> None:
-    _change(model, "words.weight_scale", lambda values: values * 0)
+    _change(model, "embeddings.words.weight_scale", lambda values: values * 0)
 
 
 def _lost_bias(model: onnx.ModelProto) -> None:
-    _change(model, "classifier.bias", lambda values: values + np.array([0, 3, 0], np.float32))
+    _change(model, "head.1.bias", lambda values: values + np.array([0, 3, 0], np.float32))
 
 
 def _no_number(model: onnx.ModelProto) -> None:
-    _change(model, "classifier.bias", lambda values: values * np.float32(np.nan))
+    _change(model, "head.1.bias", lambda values: values * np.float32(np.nan))
 
 
 def _change(model: onnx.ModelProto, name: str, change: Any) -> None:

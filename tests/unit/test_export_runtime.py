@@ -1,6 +1,9 @@
 import json
+import random
+import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,8 +14,11 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from export import classifier as classifier_module
+from export import sessions
 from export.bundle import MODEL_FILES, BundleManifest, Precision
 from export.errors import BundleError, ExportError, TextTooLongError
+from export.head import finish_head
 from export.metrics import sigmoid, softmax
 from export.runtime import OnnxClassifier, Predictor, self_test
 from tests.conftest import MakeBundle
@@ -79,6 +85,65 @@ def test_one_text_gets_the_same_bits_in_any_company(make_bundle: Any) -> None:
     assert predictor.predict(TEXTS[0])[0].probabilities == first[0].probabilities
 
 
+def test_the_same_text_gets_the_same_bits_among_10000_requests_of_several_threads(make_bundle: Any) -> None:
+    bundle = make_bundle()
+    predictor = Predictor.load(bundle, threads=2, deterministic=True)
+    texts = [" ".join(word for word in LONG.split()[: 3 + index % 9]) + f" {index % 37}" for index in range(120)]
+    alone = Predictor.load(bundle)
+    wanted = {text: alone.predict(text)[0] for text in texts}
+    generator = random.Random(0)
+    requests: list[list[str]] = []
+    while sum(map(len, requests)) < 10_000:
+        requests.append(generator.choices(texts, k=generator.choice((1, 1, 2, 7, 40))))
+    with ThreadPoolExecutor(4) as executor:
+        answers = list(executor.map(predictor.predict, requests))
+    different = [
+        text
+        for asked, given in zip(requests, answers, strict=True)
+        for text, answer in zip(asked, given, strict=True)
+        if answer != wanted[text] or answer.probabilities != wanted[text].probabilities
+    ]
+    assert different == []
+    assert sum(map(len, answers)) >= 10_000
+
+
+def test_many_texts_run_on_single_threaded_sessions_and_one_text_on_all_threads(
+    make_bundle: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[int] = []
+    original = sessions.open_session
+
+    def watched(model: Any, threads: int) -> Any:
+        opened.append(threads)
+        return original(model, threads)
+
+    monkeypatch.setattr(sessions, "open_session", watched)
+    monkeypatch.setattr(classifier_module, "open_session", watched)
+    predictor = Predictor.load(make_bundle(), threads=2)
+    predictor.predict(TEXTS[0])
+    assert opened == [2]
+    predictor.predict(TEXTS)
+    predictor.predict(TEXTS)
+    assert opened == [2, 1, 1]
+
+
+@pytest.mark.parametrize("kind", ["single_label", "multi_label"])
+def test_probabilities_of_the_graph_are_those_of_a_bundle_with_a_temperature(
+    models: dict[Precision, Path], make_bundle: Any, tmp_path: Path, kind: str
+) -> None:
+    finished = tmp_path / "finished.onnx"
+    finished.write_bytes(models["int8"].read_bytes())
+    finish_head(finished, kind, 0.5)
+    old = Predictor.load(make_bundle(kind=kind, temperature=0.5))
+    wanted = old.predict(TEXTS)
+    shutil.rmtree(tmp_path / "bundle")
+    new = Predictor.load(make_bundle({"int8": finished}, kind=kind))
+    for text, answer in zip(TEXTS, new.predict(TEXTS), strict=True):
+        before = wanted[TEXTS.index(text)]
+        assert (answer.label, answer.labels) == (before.label, before.labels)
+        assert list(answer.probabilities.values()) == pytest.approx(list(before.probabilities.values()), abs=1e-5)
+
+
 def test_no_text_gives_no_answer(make_bundle: Any) -> None:
     assert Predictor.load(make_bundle()).predict([]) == []
 
@@ -134,7 +199,7 @@ def test_an_answer_that_is_no_number_is_an_error(
     tiny_models: dict[Precision, Path], make_bundle: Any, tmp_path: Path
 ) -> None:
     model = onnx.load(tiny_models["fp32"])
-    bias = next(tensor for tensor in model.graph.initializer if tensor.name == "classifier.bias")
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name == "head.1.bias")
     bias.CopyFrom(onnx.numpy_helper.from_array(np.full(3, np.nan, np.float32), bias.name))
     onnx.save(model, tmp_path / "nan.onnx")
     bundle = make_bundle({"fp32": tmp_path / "nan.onnx"}, precision="fp32")
@@ -197,8 +262,8 @@ def test_bulk_logits_stay_within_the_token_budget(
 ) -> None:
     classifier = OnnxClassifier(tiny_models["fp32"], tiny_classifier / "tokenizer.json", 64)
     sizes = []
-    run = classifier._run
-    monkeypatch.setattr(classifier, "_run", lambda ids, mask: sizes.append(ids.size) or run(ids, mask))
+    run = classifier_module._run
+    monkeypatch.setattr(classifier_module, "_run", lambda *given: sizes.append(given[2][0].size) or run(*given))
     assert classifier.logits([LONG, *TEXTS] * 20).shape == (120, 3)
     assert 256 <= max(sizes) <= 512
 

@@ -1,0 +1,166 @@
+"""Arrays of logits or probabilities from texts: one ONNX file, one tokenizer.json, no torch.
+
+One text is run alone and unpadded, so the same text always gets the same bits. Several texts are sorted by
+length and share batches, which is faster, but int8 answers then shift slightly with their batch-mates. Knows
+nothing of labels.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnxruntime import InferenceSession
+from tokenizers import Encoding, Tokenizer
+
+from export.errors import BundleError, ExportError
+from export.sessions import SessionPool, open_session, shrinking
+
+LOGITS, PROBABILITIES = "logits", "probabilities"
+_BATCH_TOKENS = 512
+_SHRINK_ABOVE_TOKENS = 1024  # a longer call would keep its scratch memory for ever
+_PAD_TOKENS = ("[PAD]", "<pad>")
+Answers = NDArray[np.float32]
+_Batch = tuple[NDArray[np.int64], NDArray[np.int64]]  # input_ids and attention_mask (texts, tokens)
+
+
+class OnnxClassifier:
+    """Logits of texts from one ONNX file and one tokenizer.json; safe to share between threads.
+
+    `threads` share the work of a text that runs alone; many texts run on as many single-threaded sessions.
+    """
+
+    def __init__(self, model: Path | bytes, tokenizer: Path | bytes, max_tokens: int, threads: int = 1) -> None:
+        """Open both files (paths or contents); raise BundleError when one of them cannot be opened."""
+        try:
+            self._session = open_session(model, threads)
+            content = tokenizer if isinstance(tokenizer, bytes) else tokenizer.read_bytes()
+            self._tokenizer = Tokenizer.from_buffer(content)
+            self._tokenizer.no_padding()
+            self._tokenizer.enable_truncation(max_tokens)
+        except Exception as error:  # neither library has a base class for its errors
+            raise BundleError(f"the model or its tokenizer does not open ({error}); export it again") from error
+        found = (self._tokenizer.token_to_id(token) for token in _PAD_TOKENS)
+        self._pad_id = next((token_id for token_id in found if token_id is not None), 0)
+        self._pool = SessionPool(model, threads) if threads > 1 else None
+        self._masks: dict[int, NDArray[np.int64]] = {}  # of ones, by length; never written to
+
+    @property
+    def width(self) -> int | None:
+        """The number of logits of each text, None when the graph does not say."""
+        width: int | str | None = self._session.get_outputs()[0].shape[-1]
+        return width if isinstance(width, int) else None
+
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether the graph ends with calibrated probabilities."""
+        return PROBABILITIES in {output.name for output in self._session.get_outputs()}
+
+    def logits_one(self, text: str) -> Answers:
+        """Return logits (labels,) of one text, run alone and unpadded."""
+        return self.run_one(self.encode(text))
+
+    def logits(self, texts: Sequence[str]) -> Answers:
+        """Return logits (texts, labels) in the order of `texts`, run in batches of similar length."""
+        return self.run_many(self.encode_many(texts))
+
+    def encode(self, text: str) -> Encoding:
+        """Return the tokens of one text, cut to `max_tokens`; raise ExportError when it is no valid text."""
+        try:
+            return self._tokenizer.encode(text)
+        except TypeError as error:
+            raise ExportError(
+                f"found {_describe(text)}, wanted a text of valid Unicode; decode or replace it first"
+            ) from error
+
+    def encode_many(self, texts: Sequence[str]) -> list[Encoding]:
+        """Return the tokens of each text; raise ExportError when one is no valid text."""
+        if self._pool is not None and len(texts) > 1:
+            try:
+                encodings: list[Encoding] = self._tokenizer.encode_batch_fast(texts)
+                return encodings
+            except TypeError:
+                pass  # the loop below finds the text and names it
+        return [self.encode(text) for text in texts]
+
+    def run_one(self, encoding: Encoding, output: str = LOGITS) -> Answers:
+        """Return one output (labels,) of one encoded text, run alone on the threads of this classifier."""
+        answer: Answers = _run(self._session, output, self._alone(encoding))[0]
+        return answer
+
+    def run_each(self, encodings: Sequence[Encoding], output: str = LOGITS) -> Answers:
+        """Return one output (texts, labels), each text alone, unpadded and on one thread: the same bits always."""
+        return self._stacked(self._run_all(output, map(self._alone, encodings)))
+
+    def run_many(self, encodings: Sequence[Encoding], output: str = LOGITS) -> Answers:
+        """Return one output (texts, labels) of encoded texts in their order, in batches of similar length."""
+        lengths = np.array([max(len(encoding), 1) for encoding in encodings], np.int64)
+        places = list(_batches(lengths))
+        found = self._stacked(self._run_all(output, (self._together(encodings, lengths, rows) for rows in places)))
+        answers = np.empty_like(found)
+        if places:
+            answers[np.concatenate(places)] = found
+        return answers
+
+    def run_padded(self, encodings: Sequence[Encoding], padding: int, output: str = LOGITS) -> Answers:
+        """Return one output (texts, labels), each text alone with `padding` masked tokens behind it."""
+        wider = ((0, 0), (0, padding))
+
+        def padded(encoding: Encoding) -> _Batch:
+            ids, mask = self._alone(encoding)
+            return np.pad(ids, wider, constant_values=self._pad_id), np.pad(mask, wider)
+
+        return self._stacked(self._run_all(output, map(padded, encodings)))
+
+    def _run_all(self, output: str, batches: Iterator[_Batch]) -> list[Answers]:
+        if self._pool is None:
+            return [_run(self._session, output, batch) for batch in batches]
+        return self._pool.run(partial(_run_on, output), batches)
+
+    def _stacked(self, pieces: list[Answers]) -> Answers:
+        return np.concatenate(pieces) if pieces else np.zeros((0, self.width or 0), np.float32)
+
+    def _alone(self, encoding: Encoding) -> _Batch:
+        # A tokenizer may give a blank text no token.
+        ids = np.array([encoding.ids or [self._pad_id]], np.int64)
+        mask = self._masks.get(ids.size)
+        if mask is None:
+            mask = self._masks[ids.size] = np.ones_like(ids)
+        return ids, mask
+
+    def _together(self, encodings: Sequence[Encoding], lengths: NDArray[np.int64], rows: NDArray[np.intp]) -> _Batch:
+        ids = np.full((len(rows), lengths[rows[-1]]), self._pad_id, np.int64)
+        for row, index in enumerate(rows):
+            ids[row, : len(encodings[index])] = encodings[index].ids
+        return ids, (np.arange(ids.shape[1]) < lengths[rows, None]).astype(np.int64)
+
+
+def _run_on(output: str, session: InferenceSession, batch: _Batch) -> Answers:
+    return _run(session, output, batch)
+
+
+def _run(session: InferenceSession, output: str, batch: _Batch) -> Answers:
+    ids, mask = batch
+    options = shrinking() if ids.size > _SHRINK_ABOVE_TOKENS else None
+    try:
+        answers: Answers = session.run([output], {"input_ids": ids, "attention_mask": mask}, options)[0]
+    except Exception as error:  # onnxruntime's errors have no common base
+        raise ExportError(f"no answer at shape {ids.shape} ({error}); check that max_tokens fits the model") from error
+    return answers
+
+
+def _batches(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.intp]]:
+    """Yield indices of texts of rising length, so many that rows x longest stays within the token budget."""
+    order = np.argsort(lengths, kind="stable")
+    start = 0
+    for end in range(1, len(order) + 1):
+        full = end == len(order) or (end + 1 - start) * lengths[order[end]] > _BATCH_TOKENS
+        if full:
+            yield order[start:end]
+            start = end
+
+
+def _describe(text: Any) -> str:
+    return "a text with a lone surrogate" if isinstance(text, str) else type(text).__name__

@@ -1,0 +1,72 @@
+"""onnxruntime sessions for answering on a CPU: one for a text at a time, one a core for many batches.
+
+Knows nothing of texts. A session that runs on one thread gives the same bits for the same input, whatever the
+other sessions are doing.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import onnxruntime
+from onnxruntime import InferenceSession, RunOptions
+
+# Its kernel took 2 to 4 times as long as the addition and the normalisation that it replaces: see LOG.md.
+_SLOWER_FUSIONS = ["SkipLayerNormFusion"]
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def open_session(model: Path | bytes, threads: int) -> InferenceSession:
+    """Open a model (path or content) on the CPU; raises what onnxruntime raises, which has no common base."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Spinning threads burn several times the processor time of the answer itself.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return InferenceSession(
+        model, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(_SLOWER_FUSIONS)
+    )
+
+
+def shrinking() -> RunOptions:
+    """Return options for a long call, after which its scratch memory is given back instead of kept for ever."""
+    options = RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
+
+
+class SessionPool:
+    """As many single-threaded sessions of one model as there may be threads, opened at first use.
+
+    Sessions of several threads would share each product among cores and wait for each other at its end.
+    """
+
+    def __init__(self, model: Path | bytes, threads: int) -> None:
+        """Remember what to open."""
+        self._model = model
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._executor: ThreadPoolExecutor | None = None
+        self._idle: queue.SimpleQueue[InferenceSession] = queue.SimpleQueue()
+
+    def run(self, answer: Callable[[InferenceSession, Job], Result], jobs: Iterable[Job]) -> list[Result]:
+        """Return `answer` of a session and each job, in the order of the jobs."""
+        with self._lock:
+            if self._executor is None:
+                for _ in range(self._threads):
+                    self._idle.put(open_session(self._model, threads=1))
+                self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="potstill")
+
+        def with_session(job: Job) -> Result:
+            session = self._idle.get()
+            try:
+                return answer(session, job)
+            finally:
+                self._idle.put(session)
+
+        return list(self._executor.map(with_session, jobs))
