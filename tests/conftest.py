@@ -147,6 +147,8 @@ def showing_bundle(
     tiny_bundle: Path, tiny_classifier: Path, tiny_models: "dict[Precision, Path]", tmp_path_factory: Any
 ) -> Path:
     """Return the tiny bundle with three training texts in it, the second of them hostile to a page."""
+    import numpy as np
+
     from export.bundle import read_manifest, write_bundle
     from export.examples import EXAMPLES, spell_examples
     from export.runtime import Predictor
@@ -154,7 +156,8 @@ def showing_bundle(
     folder: Path = tmp_path_factory.mktemp("showing")
     predictor = Predictor.load(tiny_bundle)
     texts = ["my parcel is late again", '<img src=x onerror="document.title=1"> my card', "the hat"]
-    answers = spell_examples(texts, LABELS, predictor.run(predictor.encode(texts)))
+    alone = [predictor.run(predictor.encode([text]))[0] for text in texts]  # as a server asks
+    answers = spell_examples(texts, LABELS, np.stack(alone))
     manifest = read_manifest(tiny_bundle).model_copy(update={"files": {}})
     write_bundle(tiny_classifier, tiny_models, folder, manifest, {}, {EXAMPLES: answers})
     return folder

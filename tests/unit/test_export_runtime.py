@@ -129,10 +129,10 @@ def test_many_texts_run_on_single_threaded_sessions_and_one_text_on_all_threads(
 
 @pytest.mark.parametrize("kind", ["single_label", "multi_label"])
 def test_probabilities_of_the_graph_are_those_of_a_bundle_with_a_temperature(
-    models: dict[Precision, Path], make_bundle: Any, tmp_path: Path, kind: str
+    tiny_models: dict[Precision, Path], make_bundle: Any, tmp_path: Path, kind: str
 ) -> None:
     finished = tmp_path / "finished.onnx"
-    finished.write_bytes(models["int8"].read_bytes())
+    finished.write_bytes(tiny_models["int8"].read_bytes())
     finish_head(finished, kind, 0.5)
     old = Predictor.load(make_bundle(kind=kind, temperature=0.5))
     wanted = old.predict(TEXTS)
