@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
+import student.static  # noqa: F401  (transformers opens a static student from here on)
 from export.bundle import BundleManifest, Precision, write_bundle
 from export.gate import Comparison, Gate, judge_int8
 from export.graph import export_graph, prove_parity
