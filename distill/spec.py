@@ -11,8 +11,8 @@ from student.spec import StudentKind
 _BY_KIND: Mapping[StudentKind, Mapping[str, Any]] = {
     "transformer": {"learning_rate": 5e-4, "head_learning_rate": 5e-4, "batch_size": 32, "hidden_weight": 10.0},
     "static": {
-        "learning_rate": 5e-3,
-        "head_learning_rate": 2e-3,
+        "learning_rate": 4e-2,
+        "head_learning_rate": 5e-3,
         "batch_size": 256,
         "hidden_weight": 0.0,
         "bf16": False,
@@ -33,8 +33,8 @@ class TrainSpec(BaseModel):
     epochs: float | None = Field(None, gt=0, le=1000, description="null: chosen from the number of rows")
     loss: Literal["mse", "kl", "cross_entropy", "bce"] | None = Field(None, description="null: by task kind")
     temperature: float = Field(3.0, gt=0, le=100)
-    learning_rate: float | None = Field(None, gt=0, lt=1, description="null: 5e-4, static 5e-3")
-    head_learning_rate: float | None = Field(None, gt=0, lt=1, description="null: 5e-4, static 2e-3")
+    learning_rate: float | None = Field(None, gt=0, lt=1, description="null: 5e-4, static 4e-2")
+    head_learning_rate: float | None = Field(None, gt=0, lt=1, description="null: 5e-4, static 5e-3")
     batch_size: int | None = Field(None, ge=1, le=4096, description="null: 32, static 256")
     weight_decay: float = Field(0.01, ge=0, lt=1)
     warmup: float = Field(0.06, ge=0, lt=1, description="share of all steps")

@@ -20,8 +20,8 @@ _BASE = 1_103_515_245
 _LOWEST_SCORE = -1e4
 _DEFAULTS: Mapping[str, Any] = {
     "vocab_size": 30522,
-    "hidden_size": 256,
-    "ngram_rows": 50_000,
+    "hidden_size": 320,
+    "ngram_rows": 32_768,
     "ngram_width": 64,
     "ngrams": [2, 3],
     "intermediate_size": 512,
