@@ -99,9 +99,9 @@ def train_gold_only(inputs: TrainInputs, source: str, student: StudentSpec, trai
     targets = inputs.task.targets([example.labels or () for example in gold])
     transfer = Transfer([example.text for example in gold], targets, targets, np.ones(len(gold), bool))
     run = _run(inputs, draft, transfer, directory, train.model_copy(update={"gold_weight": 1.0}))
-    passes, *rates = _ON_GOLD[student.kind]
+    passes, rate, head_rate = _ON_GOLD[student.kind]
     epochs = passes * gold_epochs(len(rows))
-    recipe = Recipe(epochs, *rates, seed=inputs.seed)
+    recipe = Recipe(epochs, rate, head_rate, seed=inputs.seed)
     log = FineTuner(draft.model, recipe, run).fit()
     save_student(draft, log, directory, {"rows": len(rows), "epochs": epochs})
 
