@@ -149,7 +149,7 @@ def student_source(config: Config, base: Path) -> str:
 
 def _missing_layers(config: Config, base: Path) -> str | None:
     layers, shape = config.student.layers, Path(student_source(config, base)) / "config.json"
-    if config.student.init == "config" or not shape.is_file():
+    if config.student.kind == "static" or config.student.init == "config" or not shape.is_file():
         return None
     try:
         found = json.loads(shape.read_text(encoding="utf-8"))

@@ -4,6 +4,7 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+import student.static  # noqa: F401  (transformers opens a static student from here on)
 from distill.shortlist import Choice, Shortlist
 from distill.trial import Trial
 from export.bundle import BundleManifest, Precision, write_bundle

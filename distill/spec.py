@@ -1,15 +1,31 @@
 """How a student is trained and tuned, as a config names it."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from student.spec import StudentKind
+
+# What null stands for. A static student is far cheaper to show a text to, and its tables need larger steps.
+_BY_KIND: Mapping[StudentKind, Mapping[str, Any]] = {
+    "transformer": {"learning_rate": 5e-4, "head_learning_rate": 5e-4, "batch_size": 32, "hidden_weight": 10.0},
+    "static": {
+        "learning_rate": 4e-2,
+        "head_learning_rate": 5e-3,
+        "batch_size": 256,
+        "hidden_weight": 0.0,
+        "bf16": False,
+    },
+}
 
 
 class TrainSpec(BaseModel):
     """Distillation on the soft labels of the whole pool.
 
     `loss`: `mse` on centred logits, `kl` with temperature, `cross_entropy` against the soft labels;
-    for multi-label tasks `bce` is the same choice made per label and is what null becomes.
+    for multi-label tasks `bce` is the same choice made per label and is what null becomes. Learning rates and
+    the batch size, where null, are those that suit the kind of student.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -17,18 +33,25 @@ class TrainSpec(BaseModel):
     epochs: float | None = Field(None, gt=0, le=1000, description="null: chosen from the number of rows")
     loss: Literal["mse", "kl", "cross_entropy", "bce"] | None = Field(None, description="null: by task kind")
     temperature: float = Field(3.0, gt=0, le=100)
-    learning_rate: float = Field(5e-4, gt=0, lt=1)
-    head_learning_rate: float = Field(5e-4, gt=0, lt=1)
-    batch_size: int = Field(32, ge=1, le=4096)
+    learning_rate: float | None = Field(None, gt=0, lt=1, description="null: 5e-4, static 4e-2")
+    head_learning_rate: float | None = Field(None, gt=0, lt=1, description="null: 5e-4, static 5e-3")
+    batch_size: int | None = Field(None, ge=1, le=4096, description="null: 32, static 256")
     weight_decay: float = Field(0.01, ge=0, lt=1)
     warmup: float = Field(0.06, ge=0, lt=1, description="share of all steps")
     gold_weight: float = Field(0.0, ge=0, le=1, description="share of the loss taken by gold labels")
     hidden_weight: float | None = Field(
-        None, ge=0, description="weight of the teacher's sentence embeddings; null: 10 where the teacher has an encoder"
+        None,
+        ge=0,
+        description="weight of the teacher's sentence embeddings; null: 10 where it has an encoder, static 0",
     )
     patience: int | None = Field(None, ge=1, description="evaluations on dev without gain before stopping")
     bf16: bool | None = Field(None, description="null: where the CPU multiplies bfloat16 natively")
     report_to: list[str] = Field(default_factory=list, description="passed through to transformers.Trainer")
+
+    def settled(self, kind: StudentKind) -> "TrainSpec":
+        """Return this section with what null stands for, for a student of `kind`."""
+        missing = {name: value for name, value in _BY_KIND[kind].items() if getattr(self, name) is None}
+        return self.model_copy(update=missing)
 
 
 class TuneSpec(BaseModel):

@@ -127,6 +127,7 @@ def write_bundle(
         shutil.copyfile(source, target / name)
     for name, content in (more or {}).items():
         (target / name).write_bytes(content)
+    _name_for_clients(target / "config.json")
     _limit_tokens(target / "tokenizer_config.json", manifest.max_tokens)
     (target / "README.md").write_text(render_card(manifest, quality), encoding="utf-8")
     files = {name: _entry((target / name).read_bytes()) for name in sorted([*_names(target)])}
@@ -241,6 +242,17 @@ def _label_problems(config_path: Path, manifest: BundleManifest) -> list[str]:
         f"config.json names {len(found)} labels and {MANIFEST} {len(manifest.labels)}; they differ in: "
         f"{', '.join(strange[:8])}; export the bundle again"
     ]
+
+
+def _name_for_clients(config: Path) -> None:
+    """Call the model what its `client_model_type` says: clients choose the class around the graph by that name.
+
+    All that the class does for them is to feed `input_ids` and `attention_mask`, so one that they know will do.
+    """
+    content = json.loads(config.read_bytes())
+    if known := content.pop("client_model_type", None):
+        content |= {"model_type": known, "architectures": None}
+        config.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _limit_tokens(tokenizer_config: Path, max_tokens: int) -> None:

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
 from student.errors import StudentError
+from student.narrow import Rows, narrow
 from student.spec import StudentSpec
+from student.warm_start import build_static
 
 # A student sees the teacher's answer to every text, so there is nothing to regularise away; it only costs time.
 _DROPOUTS = {
@@ -42,26 +44,43 @@ class Head:
 
 
 def build_student(
-    source: str, spec: StudentSpec, head: Head, kept_ids: NDArray[np.int64] | None, seed: int
+    source: str,
+    spec: StudentSpec,
+    head: Head,
+    kept_ids: NDArray[np.int64] | None,
+    seed: int,
+    sample: Rows = (),
 ) -> PreTrainedModel:
-    """Return a classifier with the chosen layers of the checkpoint `source`.
+    """Return a classifier of the kind `spec.kind` that starts from the checkpoint `source`.
 
     `kept_ids` (rows of the trimmed vocabulary) selects embedding rows; None keeps all. With
     `spec.init == "config"` only the architecture of `source` is used and the weights are random. The
-    classifier is copied where the source already answers the same labels, else it starts anew.
-    Raises StudentError when the layers asked for are not there.
+    classifier is copied where the source already answers the same labels, else it starts anew. A width other
+    than the source's is measured on `sample`, rows of token ids of the student's own vocabulary.
+    Raises StudentError when the layers asked for are not there, or cannot be made narrower.
     """
     torch.manual_seed(seed)
     config = AutoConfig.from_pretrained(source)
+    if spec.kind == "static":
+        if kept_ids is not None:
+            _trim_config(config, kept_ids)
+        rows = None if kept_ids is None else torch.from_numpy(kept_ids)
+        return build_static(source, spec, config, _label_options(head), rows)
     chosen = choose_layers(spec.layers, config.num_hidden_layers, copies=spec.init != "config")
-    shape = _student_config(config, spec, head, chosen, kept_ids)
-    student = AutoModelForSequenceClassification.from_config(shape, attn_implementation="eager")
-    if spec.init != "config":
-        original = AutoModelForSequenceClassification.from_pretrained(source, dtype=torch.float32)
-        weights = _copied_weights(original, student, chosen, kept_ids)
-        if [config.id2label.get(index) for index in range(config.num_labels)] != list(head.labels):
-            weights |= _answer_weights(student)
-        _load_weights(student, weights, chosen)
+    shape = _student_config(config, head, chosen, kept_ids)
+    narrower = _resized(shape, spec)
+    if spec.init == "config":
+        return _from_config(narrower)
+    student = _from_config(shape)
+    original = AutoModelForSequenceClassification.from_pretrained(source, dtype=torch.float32)
+    weights = _copied_weights(original, student, chosen, kept_ids)
+    if [config.id2label.get(index) for index in range(config.num_labels)] != list(head.labels):
+        weights |= _answer_weights(student)
+    _load_weights(student, weights, chosen)
+    if narrower.to_dict() == shape.to_dict():
+        return student
+    wide, student = student, _from_config(narrower)
+    narrow(wide, student, sample)
     return student
 
 
@@ -70,8 +89,10 @@ def adopt_head(student: PreTrainedModel, weight: torch.Tensor, bias: torch.Tenso
 
     The tanh pooler of BERT starts as a small multiple of the identity, where tanh is all but linear, and the
     classifier undoes the factor. Returns False, changing nothing, for a student without such a pooler or of
-    another width.
+    another width, unless it was made narrower and knows how.
     """
+    if (basis := getattr(student, "last_basis", None)) is not None:
+        weight, bias = weight @ basis.directions, bias + weight @ basis.lost()
     pooler = getattr(getattr(student.base_model, "pooler", None), "dense", None)
     classifier = getattr(student, "classifier", None)
     if not (isinstance(pooler, torch.nn.Linear) and isinstance(classifier, torch.nn.Linear)):
@@ -123,11 +144,7 @@ def _label_options(head: Head) -> dict[str, object]:
 
 
 def _student_config(
-    source: PreTrainedConfig,
-    spec: StudentSpec,
-    head: Head,
-    chosen: Sequence[int],
-    kept_ids: NDArray[np.int64] | None,
+    source: PreTrainedConfig, head: Head, chosen: Sequence[int], kept_ids: NDArray[np.int64] | None
 ) -> PreTrainedConfig:
     shape = copy.deepcopy(source)
     shape.update(_label_options(head) | dict.fromkeys(_DROPOUTS & set(vars(shape)), 0.0))
@@ -136,13 +153,6 @@ def _student_config(
     shape.num_hidden_layers = len(chosen)
     if kept_ids is not None:
         _trim_config(shape, kept_ids)
-    if spec.init == "config":
-        _resize_config(shape, spec)
-    if shape.hidden_size % shape.num_attention_heads:
-        raise StudentError(
-            f"found width {shape.hidden_size} with {shape.num_attention_heads} heads; the width must be a multiple "
-            "of the heads: set student.heads"
-        )
     return shape
 
 
@@ -156,12 +166,30 @@ def _trim_config(shape: PreTrainedConfig, kept_ids: NDArray[np.int64]) -> None:
             setattr(shape, name, rows.get(old))
 
 
-def _resize_config(shape: PreTrainedConfig, spec: StudentSpec) -> None:
+def _resized(shape: PreTrainedConfig, spec: StudentSpec) -> PreTrainedConfig:
+    """Return `shape` with the sizes of `spec`; where it copies, heads keep their size and no layer gets wider."""
+    resized = copy.deepcopy(shape)
+    feed_forward = "hidden_dim" if hasattr(shape, "hidden_dim") else "intermediate_size"
     if spec.width:
-        shape.hidden_size = spec.width
-        setattr(shape, "hidden_dim" if hasattr(shape, "hidden_dim") else "intermediate_size", 4 * spec.width)
+        units, resized.hidden_size = 4 * spec.width, spec.width
+        if spec.init != "config":
+            units = min(units, getattr(shape, feed_forward))
+            resized.num_attention_heads = max(shape.num_attention_heads * spec.width // shape.hidden_size, 1)
+        setattr(resized, feed_forward, units)
     if spec.heads:
-        shape.num_attention_heads = spec.heads
+        resized.num_attention_heads = spec.heads
+    if spec.intermediate:
+        setattr(resized, feed_forward, spec.intermediate)
+    if resized.hidden_size % resized.num_attention_heads:
+        raise StudentError(
+            f"found width {resized.hidden_size} with {resized.num_attention_heads} heads; the width must be a "
+            "multiple of the heads: set student.heads"
+        )
+    return resized
+
+
+def _from_config(shape: PreTrainedConfig) -> PreTrainedModel:
+    return AutoModelForSequenceClassification.from_config(shape, attn_implementation="eager")
 
 
 def _copied_weights(

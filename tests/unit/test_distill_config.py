@@ -265,3 +265,32 @@ def test_files_that_a_teacher_names_are_looked_for_before_a_run(folder: Path) ->
         check_names(config, folder)
     (folder / "mine.py").write_text("", encoding="utf-8")
     check_names(config, folder)
+
+
+def test_a_named_size_is_written_out_and_keys_beside_it_win(folder: Path) -> None:
+    student = load_text(folder, MINIMAL + "student: {size: tiny, layers: [0, 5]}").student
+    assert (student.layers, student.width, student.heads, student.intermediate) == ([0, 5], 128, 4, 512)
+    again = Config.model_validate(json.loads(Config.model_validate(_ready(student=student)).model_dump_json()))
+    assert again.student == student
+
+
+def test_keys_of_the_other_kind_of_student_are_refused_by_name(folder: Path) -> None:
+    assert "ngram_rows beside kind transformer" in "".join(problems_of(folder, MINIMAL + "student: {ngram_rows: 500}"))
+    assert "layers, heads beside kind static" in "".join(
+        problems_of(folder, MINIMAL + "student: {kind: static, layers: 2, heads: 2}")
+    )
+
+
+def test_a_static_student_needs_no_layers_in_its_source(folder: Path) -> None:
+    (folder / "encoder").mkdir()
+    (folder / "encoder" / "model.safetensors").touch()
+    (folder / "encoder" / "config.json").write_text('{"num_hidden_layers": 1}', encoding="utf-8")
+    text = MINIMAL.replace("owner/name", "encoder")
+    check_names(load_text(folder, text + "student: {kind: static}"), folder)
+    with pytest.raises(ConfigError, match="has 1 layers to copy"):
+        check_names(load_text(folder, text), folder)
+
+
+def _ready(**sections: object) -> dict[str, object]:
+    gold, teacher = {"gold": "gold.csv"}, {"kind": "encoder", "model": "owner/name"}
+    return {"name": "shop", "data": gold, "teacher": teacher, **sections}

@@ -146,6 +146,39 @@ def test_the_recipe_is_the_section_and_epochs_follow_the_rows() -> None:
     assert recipe_of(train.model_copy(update={"epochs": 1.5}), 100, 0).epochs == 1.5
 
 
+def test_a_static_student_trains_longer_in_larger_steps_unless_told_otherwise() -> None:
+    static, transformer = (recipe_of(TrainSpec(batch_size=None), 8_600, 0, kind) for kind in ("static", "transformer"))
+    assert static.epochs > transformer.epochs
+    assert static.batch_size > transformer.batch_size
+    assert static.learning_rate > transformer.learning_rate
+    assert recipe_of(TrainSpec(learning_rate=0.5, batch_size=3), 8_600, 0, "static").learning_rate == 0.5
+    assert recipe_of(TrainSpec(learning_rate=0.5, batch_size=3), 8_600, 0, "static").batch_size == 3
+
+
+def test_a_static_student_can_follow_the_teachers_embeddings(
+    inputs: TrainInputs, small_teacher: Path, tmp_path: Path
+) -> None:
+    train = QUICK.model_copy(update={"hidden_weight": 1.0, "batch_size": 16})
+    spec = StudentSpec(kind="static", width=16, ngram_rows=100, ngram_width=8, intermediate=16)
+    train_student(inputs, str(small_teacher), small_teacher, spec, train, tmp_path)
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path).config.model_type == "potstill_static"
+
+
+def test_a_static_rival_learns_from_gold_alone(inputs: TrainInputs, tiny_encoder: Path, tmp_path: Path) -> None:
+    spec = StudentSpec(kind="static", width=16, ngram_rows=100, ngram_width=8, intermediate=16)
+    train_gold_only(inputs, str(tiny_encoder), spec, TrainSpec(), tmp_path)
+    assert read_metrics(tmp_path)["dev_score"] > 0.6
+
+
+def test_a_narrower_student_is_measured_on_texts_of_the_pool(
+    inputs: TrainInputs, small_teacher: Path, tmp_path: Path
+) -> None:
+    spec = StudentSpec(layers=2, width=8, heads=1)
+    train_student(inputs, str(small_teacher), small_teacher, spec, QUICK, tmp_path)
+    config = AutoModelForSequenceClassification.from_pretrained(tmp_path).config
+    assert (config.hidden_size, config.num_attention_heads) == (8, 1)
+
+
 def test_metrics_are_plain_json(small_student: Path) -> None:
     text = (small_student / "metrics.json").read_text(encoding="utf-8")
     assert json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON")) == read_metrics(
