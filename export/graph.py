@@ -24,6 +24,7 @@ from export.surgery import REWRITES, Batch, Rewrite, operate
 MAX_DIFFERENCE = 1e-4
 _OPSET = 17
 _PROOF_ROWS = 32
+_PADDING = 64  # clients pad to the longest text of a batch, or up to a multiple of 8 or 64
 _Ids = NDArray[np.int64]
 
 
@@ -31,11 +32,14 @@ def export_graph(checkpoint: Path, target: Path, texts: Sequence[str] = (), *, p
     """Write the classifier in `checkpoint` to `target` as fp32 ONNX and return what surgery did to it.
 
     Inputs `input_ids` and `attention_mask`, both int64 (batch, sequence); output `logits` float32
-    (batch, labels). Each rewrite has to hold on `texts` and on random tokens; `plain` leaves all of them out.
-    Raises ExportError when the checkpoint does not load or its graph cannot be traced.
+    (batch, labels). Positions that no text can reach are left out, but for some that clients may pad with. Each
+    rewrite has to hold on `texts` and on random tokens; `plain` leaves all of them out. Raises ExportError when
+    the checkpoint does not load or its graph cannot be traced.
     """
     model = _load_model(checkpoint)
-    module, rewrites = operate(model, _proof_batches(checkpoint, model, texts), () if plain else REWRITES)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    batches = _proof_batches(tokenizer, model, texts)
+    module, rewrites = operate(model, batches, () if plain else REWRITES, tokenizer.model_max_length + _PADDING)
     ids = torch.ones(2, 5, dtype=torch.int64)  # sizes 0 and 1 would be frozen into the graph
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])  # a mask of ones could be optimised away
     names = ["input_ids", "attention_mask"]
@@ -120,18 +124,16 @@ def _open(checkpoint: Path, onnx_path: Path) -> tuple[PreTrainedTokenizerBase, o
         ) from error
 
 
-def _proof_batches(checkpoint: Path, model: PreTrainedModel, texts: Sequence[str]) -> list[Batch]:
+def _proof_batches(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, texts: Sequence[str]) -> list[Batch]:
     """Return batches of the texts, shortest first and padded, and one of random tokens of which some are masked."""
     ids = torch.randint(model.config.vocab_size, (4, 9), generator=torch.Generator().manual_seed(0))
     if (padding := model.config.pad_token_id) is not None:
         ids[ids == padding] = (padding + 1) % model.config.vocab_size  # RoBERTa counts positions by what is no padding
     batches = [(ids, (torch.arange(9) < torch.tensor([[9], [6], [3], [1]])).long())]
     ordered = sorted(texts, key=len)
-    if ordered:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-        for start in range(0, len(ordered), _PROOF_ROWS):
-            rows = tokenizer(ordered[start : start + _PROOF_ROWS], padding=True, truncation=True, return_tensors="pt")
-            batches.append((rows["input_ids"], rows["attention_mask"]))
+    for start in range(0, len(ordered), _PROOF_ROWS):
+        rows = tokenizer(ordered[start : start + _PROOF_ROWS], padding=True, truncation=True, return_tensors="pt")
+        batches.append((rows["input_ids"], rows["attention_mask"]))
     return batches
 
 

@@ -35,9 +35,11 @@ class Rewrite:
 
 
 def operate(
-    model: PreTrainedModel, batches: Sequence[Batch], names: Sequence[str] = REWRITES
+    model: PreTrainedModel, batches: Sequence[Batch], names: Sequence[str] = REWRITES, longest: int | None = None
 ) -> tuple[nn.Module, list[Rewrite]]:
     """Return a module from ids and mask to logits with every rewrite of `names` that holds, and what was done.
+
+    No text has more than `longest` tokens (None: than the model takes).
 
     A rewrite holds when no logit of `batches` changes by `MAX_CHANGE`, or that share of the largest logit where
     this is above 1: rounding grows with it.
@@ -57,7 +59,7 @@ def operate(
     module: nn.Module = plain
     report = []
     for name in names:
-        candidate = CompactClassifier(parts, chosen | {name}).eval()
+        candidate = CompactClassifier(parts, chosen | {name}, longest).eval()
         change = float((torch.cat([_run(candidate, batch) for batch in batches]) - wanted).abs().max())
         if holds := change < limit:  # False for a change that is no number
             module, chosen = candidate, chosen | {name}
@@ -68,10 +70,10 @@ def operate(
 class CompactClassifier(nn.Module):
     """The logits of a dissected classifier with the given `rewrites`, equal but for rounding."""
 
-    def __init__(self, parts: ClassifierParts, rewrites: frozenset[str]) -> None:
-        """Borrow the weights of `parts`."""
+    def __init__(self, parts: ClassifierParts, rewrites: frozenset[str], longest: int | None = None) -> None:
+        """Borrow the weights of `parts`; positions beyond `longest` are left out."""
         super().__init__()
-        self.embeddings = _Table(parts) if CONSTANT_INPUTS in rewrites else parts.embeddings
+        self.embeddings = _Table(parts, longest) if CONSTANT_INPUTS in rewrites else parts.embeddings
         self.project = parts.project or nn.Identity()
         last = len(parts.layers) - 1
         self.layers = nn.ModuleList(
@@ -101,12 +103,12 @@ class _LogitsOnly(nn.Module):
 
 
 class _Table(nn.Module):
-    def __init__(self, parts: ClassifierParts) -> None:
+    def __init__(self, parts: ClassifierParts, longest: int | None) -> None:
         super().__init__()
         given = parts.embeddings
         self.words = given.word_embeddings
         self.norm = given.LayerNorm
-        table = given.position_embeddings.weight.detach()[parts.first_position :]
+        table = given.position_embeddings.weight.detach()[parts.first_position :][:longest]
         if hasattr(given, "token_type_embeddings"):
             table = table + given.token_type_embeddings.weight.detach()[0]
         self.positions = nn.Parameter(table)

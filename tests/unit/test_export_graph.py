@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import (
     AutoModelForSequenceClassification,
+    AutoTokenizer,
     BertConfig,
     DebertaV2Config,
     DistilBertConfig,
@@ -142,8 +143,8 @@ def test_a_rewrite_that_shows_in_the_logits_is_left_out_alone(
     tiny_classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class OtherLogits(CompactClassifier):
-        def __init__(self, parts: ClassifierParts, rewrites: frozenset[str]) -> None:
-            super().__init__(parts, rewrites)
+        def __init__(self, parts: ClassifierParts, rewrites: frozenset[str], longest: int | None) -> None:
+            super().__init__(parts, rewrites, longest)
             self.error = 0.01 if "packed_projections" in rewrites else 0.0
 
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -202,3 +203,17 @@ def test_exporting_leaves_the_checkpoint_as_it_was(tiny_classifier: Path, export
     assert exported.is_file()
     assert sorted(path.name for path in exported.parent.iterdir()) == ["model.onnx"]
     assert model.config.num_labels == 3
+
+
+def test_positions_that_no_text_reaches_are_left_out_but_for_padding(
+    tiny_classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.graph._PADDING", 8)
+    checkpoint = shutil.copytree(tiny_classifier, tmp_path / "short")
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer.model_max_length = 16
+    tokenizer.save_pretrained(checkpoint)
+    export_graph(checkpoint, tmp_path / "model.onnx", TEXTS)
+    tables = {tensor.name: tuple(tensor.dims) for tensor in onnx.load(tmp_path / "model.onnx").graph.initializer}
+    assert tables["embeddings.positions"] == (24, 16)
+    assert prove_parity(checkpoint, tmp_path / "model.onnx", TEXTS) < 1e-5
