@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
-from distill import package
+from distill import shortlist
+from export import variants
 from export.runtime import Predictor
 from teacher.soft_labels import read_store
 from tests.conftest import LABELS
@@ -100,17 +101,18 @@ def test_a_damaged_int8_file_fails_its_gates_and_fp32_ships_with_a_report(
     finished: tuple[Project, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = finished[0].copy(tmp_path, "corpus", "teacher", "labels", "student", "tuned", "baselines")
-    quantize = package.quantize_int8
+    quantize = variants.quantize_int8
 
-    def quantize_badly(source: Path, target: Path) -> object:
-        coverage = quantize(source, target)
+    def quantize_badly(source: Path, target: Path, *given: Any, **options: Any) -> object:
+        coverage = quantize(source, target, *given, **options)
         model = onnx.load(target)
-        bias = next(weight for weight in model.graph.initializer if weight.name == "classifier.bias")
+        bias = next(weight for weight in model.graph.initializer if weight.name == "head.1.bias")
         bias.CopyFrom(onnx.numpy_helper.from_array(np.array([1e3, 0, 0], np.float32), bias.name))
         onnx.save(model, target)
         return coverage
 
-    monkeypatch.setattr(package, "quantize_int8", quantize_badly)
+    for module in (variants, shortlist):
+        monkeypatch.setattr(module, "quantize_int8", quantize_badly)
     outcome = project.distill("run")
     manifest = read(project.run / "bundle" / "potstill.json")
     report = read(project.run / "report.json")

@@ -107,6 +107,17 @@ def test_doubt_in_the_same_answers_fails_on_calibration_and_not_on_quality() -> 
     assert "quality_drop" not in failed
 
 
+def test_a_rise_of_the_calibration_error_that_few_rows_cannot_tell_from_noise_passes() -> None:
+    few, many = (
+        replace(given, targets=TARGETS[rows], fp32=given.fp32[rows], int8=given.int8[rows])
+        for given in [_comparison(lambda logits: logits / 1.1)]
+        for rows in (np.arange(0, len(TARGETS), 40), np.arange(len(TARGETS)))
+    )
+    gates = [next(gate for gate in judge_int8(given, SPEC) if gate.name == "calibration_rise") for given in (few, many)]
+    assert min(gate.value for gate in gates) > SPEC.max_calibration_rise
+    assert [gate.passed for gate in gates] == [True, False]
+
+
 def test_the_worst_class_is_named_with_its_rows() -> None:
     gates = {gate.name: gate for gate in judge_int8(_comparison(_forget_payment), SPEC)}
     assert "'payment' lost" in gates["worst_class_drop"].detail
