@@ -31,7 +31,7 @@ from distill.quality import (
 from distill.scores import HEADLINES
 from distill.teach import TFIDF_ON_GOLD
 from distill.train import read_metrics
-from export.bundle import MODEL_FILES, read_manifest
+from export.bundle import MODEL_FILES, BundleManifest, read_manifest
 from export.metrics import ACTIVATIONS, f1_per_class, recall_per_class
 from export.report import render_html, render_markdown
 from export.runtime import OnnxClassifier
@@ -86,13 +86,7 @@ def write_report(
         "headline": HEADLINES[task.kind],
         "quality": {name: quality(task.kind, given, targets, seed) for name, given in answers.items()},
         "gap": _gap(task.kind, answers, targets, seed),
-        "abstain": describe_abstention(
-            task.kind,
-            (answers[_student(answers)], answers["teacher"]),
-            targets,
-            read_manifest(paths.bundle).abstain,
-            seed=seed,
-        ),
+        **_promised(read_manifest(paths.bundle), task.kind, answers, targets, seed),
         "gold": _gold(paths.corpus),
         "size": _size(paths, asked.parameters or None),
         **json.loads((paths.bench / LATENCY).read_text(encoding="utf-8")),
@@ -103,8 +97,6 @@ def write_report(
         },
         "ablation": ablate(asked, paths.corpus, task, seed=seed),
         "labelling": labelling,
-        "gates": [asdict(gate) for gate in read_manifest(paths.bundle).gates],
-        "export": read_manifest(paths.bundle).export,
         "reliability": {
             name: reliability(task.kind, given.probs[given.rows], targets[given.rows])
             for name, given in answers.items()
@@ -125,6 +117,18 @@ def write_report(
     (directory / "report.json").write_text(text, encoding="utf-8")
     (directory / "report.md").write_text(render_markdown(report), encoding="utf-8")
     (directory / "report.html").write_text(render_html(report), encoding="utf-8")
+
+
+def _promised(
+    manifest: BundleManifest, kind: TaskKind, answers: Mapping[str, Answers], targets: Floats, seed: int
+) -> dict[str, Any]:
+    """Return what the bundle says of itself, and what has become of its promise on test."""
+    given = answers[_student(answers)], answers["teacher"]
+    return {
+        "abstain": describe_abstention(kind, given, targets, manifest.abstain, seed=seed),
+        "gates": [asdict(gate) for gate in manifest.gates],
+        "export": manifest.export,
+    }
 
 
 def answer_test(paths: RunPaths, task: Task, asked: AskedTeacher | None = None) -> dict[str, Answers]:
