@@ -41,8 +41,7 @@ def operate(
 
     No text has more than `longest` tokens (None: than the model takes).
 
-    A rewrite holds when no logit of `batches` changes by `MAX_CHANGE`, or that share of the largest logit where
-    this is above 1: rounding grows with it.
+    A rewrite holds when no logit of `batches` changes by `MAX_CHANGE`.
 
     `constant_inputs`: positions and token types are a table, not inputs. `packed_projections`: query, key and
     value are one product. `one_attention_operator`: onnxruntime's MultiHeadAttention stands for its dozen steps.
@@ -54,14 +53,13 @@ def operate(
     except ExportError as error:
         return plain, [Rewrite(name, False, None, str(error)) for name in names]
     wanted = torch.cat([_run(plain, batch) for batch in batches])
-    limit = MAX_CHANGE * max(1.0, float(wanted.abs().max()))
     chosen: frozenset[str] = frozenset()
     module: nn.Module = plain
     report = []
     for name in names:
         candidate = CompactClassifier(parts, chosen | {name}, longest).eval()
         change = float((torch.cat([_run(candidate, batch) for batch in batches]) - wanted).abs().max())
-        if holds := change < limit:  # False for a change that is no number
+        if holds := change < MAX_CHANGE:  # False for a change that is no number
             module, chosen = candidate, chosen | {name}
         report.append(Rewrite(name, holds, change, "" if holds else f"changes a logit by {change:.2g}"))
     return module, report
