@@ -65,6 +65,8 @@ def _problem(path: Path, details: Sequence["ErrorDetails"], model: type[BaseMode
     kind = details[0]["type"]
     if kind == "extra_forbidden":
         return Problem(tree.place(path), path, _unknown_key(path, model, tree.value))
+    if kind == "value_error":  # one of ours, which says all of it
+        return Problem(tree.place(path), path, str(details[0]["ctx"]["error"]))
     spelling = tree.spellings.get(path)
     value = None if kind == "missing" else _value(tree.value, path)
     choices = re.findall(r"'([^']*)'", _choices(details[0]))

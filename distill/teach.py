@@ -13,7 +13,7 @@ from distill.baselines import fit_tfidf_on_gold, save_answers
 from distill.data import VARIANTS
 from distill.quality import fill
 from distill.scores import HEADLINES, dev_score
-from teacher.base import Progress, Teacher
+from teacher.base import Progress, Teacher, read_card
 from teacher.corpus import iterate_part, read_meta, read_part
 from teacher.encoder import Gold
 from teacher.example import Example
@@ -60,7 +60,7 @@ def teach(spec: TeacherSpec, inputs: LabelInputs, directory: Path) -> None:
         scores = {
             "metric": HEADLINES[task.kind],
             "rows": len(dev),
-            "teacher": _score(load_teacher(directory, paid), texts, targets),
+            "teacher": _dev_score(directory, texts, targets, paid),
             "tfidf_gold": dev_score(task.kind)(rival.logits(texts), targets),
         }
         (directory / DEV_SCORES).write_text(json.dumps(scores, indent=2), encoding="utf-8")
@@ -115,6 +115,12 @@ def _make_variants(corpus: Path, labels: Path, copies: int, encoder: Path | None
         if is_answered
     ]
     return make_variants(texts, copies, word_neighbours(str(encoder), texts) if encoder else None, seed=seed)
+
+
+def _dev_score(directory: Path, texts: list[str], targets: NDArray[np.float32], paid: PaidAnswers | None) -> float:
+    """Score the teacher on dev, or return the score it had before it learned dev."""
+    known = read_card(directory).dev_score
+    return _score(load_teacher(directory, paid), texts, targets) if known is None else known
 
 
 def _score(teacher: Teacher, texts: list[str], targets: NDArray[np.float32]) -> float:

@@ -62,5 +62,5 @@ class StudentSpec(BaseModel):
         fields = type(self).model_fields
         strangers = [key for key in _OF_OTHERS[self.kind] if getattr(self, key) != fields[key].default]
         if strangers:
-            raise ValueError(f"{', '.join(strangers)} beside kind {self.kind}, which has no such thing: remove it")
+            raise ValueError(f"found {', '.join(strangers)}, but kind {self.kind} has no such thing: remove it")
         return self

@@ -39,6 +39,7 @@ class TeacherCard(BaseModel):
     temperature: float
     max_tokens: int = 0
     warnings: list[str] = []  # of fitting, for whoever reads the report
+    dev_score: float | None = None  # that of a teacher which then learned dev as gold; None: it can still be judged
     details: dict[str, Any] = {}
 
     def task(self) -> Task:

@@ -95,7 +95,7 @@ def fine_tune(
     run = Run(
         directory=checkpoints,
         train=TokenRows(tokenizer, lesson[0], spec.max_tokens, targets=lesson[1]),
-        dev=TokenRows(tokenizer, dev, spec.max_tokens, targets=gold.targets(gold.dev)),
+        dev=TokenRows(tokenizer, dev, spec.max_tokens, targets=gold.targets(gold.dev)) if dev else None,
         objective=hard_label_objective(gold.task.kind),
         padding_id=tokenizer.pad_token_id or 0,
         score=gold.score,

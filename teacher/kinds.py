@@ -33,14 +33,7 @@ def fit_teacher(spec: TeacherSpec, gold: Gold, directory: Path, paid: PaidAnswer
     if isinstance(spec, CommitteeSpec):
         _fit_members(spec, gold, directory, paid)
     elif isinstance(spec, SelfTrainingSpec):
-        first = directory / "first"
-        fit_teacher(spec.teacher, gold, first, paid)
-        fit_self_training(spec, gold, load_teacher(first, paid), directory)
-        if is_first_process():
-            card = read_card(directory).model_copy(update={"warnings": list(fit_warnings(first))})
-            card.write(directory)
-            shutil.rmtree(first)  # what it said has been learned
-        wait_for_all()
+        _fit_self_training(spec, gold, directory, paid)
     else:
         _KINDS[spec.kind].fit(spec, gold, directory, paid)
 
@@ -90,6 +83,21 @@ def linear_head(directory: Path) -> tuple[torch.Tensor, torch.Tensor] | None:
         return None
     head = load_file(directory / HEAD)
     return head["weight"] / card.temperature, head["bias"] / card.temperature
+
+
+def _fit_self_training(spec: SelfTrainingSpec, gold: Gold, directory: Path, paid: PaidAnswers | None) -> None:
+    first = directory / "first"
+
+    def fit_first(known: Gold) -> Teacher:
+        fit_teacher(spec.teacher, known, first, paid)
+        return load_teacher(first, paid)
+
+    score = fit_self_training(spec, gold, fit_first, directory)
+    if is_first_process():
+        notes = {"warnings": list(fit_warnings(first)), "dev_score": score}
+        read_card(directory).model_copy(update=notes).write(directory)
+        shutil.rmtree(first)  # what it said has been learned
+    wait_for_all()
 
 
 def _fit_members(spec: CommitteeSpec, gold: Gold, directory: Path, paid: PaidAnswers | None) -> None:

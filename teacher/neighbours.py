@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 _BLOCK = 2048  # rows whose likeness to all others is in memory at once
 _SPREAD = 0.8  # of an answer that its neighbours give, at each step
 _STEPS = 30  # after which less than a thousandth of an answer still moves
-_LIKENESS_POWER = 6  # how much more the nearest of the neighbours counts than the farthest
+_CANDIDATES = 3  # times as many near rows as neighbours are looked at
+_SHARPNESS = 10  # how much more the nearest of the neighbours counts than the farthest
 
 Floats = NDArray[np.float32]
 
@@ -40,7 +41,9 @@ def spread_answers(vectors: Floats, probs: Floats, neighbours: int) -> Floats:
 
     Iterates F = 0.8 S F + 0.2 `probs` over the symmetric graph S of `neighbours` nearest others, as Zhou et al. 2004,
     "Learning with Local and Global Consistency", and divides by what becomes of ones: each answer is a weighted mean
-    of the answers given, so rows that sum to 1 still do.
+    of the answers given, so rows that sum to 1 still do. How near two rows are is judged by their cosine less the
+    mean of those to their own nearest rows (Conneau et al. 2018, "Word Translation Without Parallel Data", CSLS): a
+    row near everything is nobody's neighbour for that alone.
     """
     graph = _graph(unit(vectors), neighbours)
     given = np.concatenate([probs, np.ones((len(probs), 1), np.float32)], axis=1)
@@ -51,9 +54,16 @@ def spread_answers(vectors: Floats, probs: Floats, neighbours: int) -> Floats:
 
 
 def _graph(vectors: Floats, neighbours: int) -> scipy.sparse.csr_array:
-    rows, cosines = nearest(vectors, neighbours)
-    count = rows.shape[1]
-    weights = np.maximum(cosines, 0).ravel() ** _LIKENESS_POWER
+    rows, cosines = nearest(vectors, _CANDIDATES * neighbours)
+    count = min(neighbours, rows.shape[1])
+    if count:
+        crowd = np.partition(cosines, -count, axis=1)[:, -count:].mean(axis=1)
+        likeness = cosines - (crowd[:, None] + crowd[rows]) / 2
+        kept = np.argpartition(-likeness, count - 1, axis=1)[:, :count]
+        rows, likeness = (np.take_along_axis(values, kept, axis=1) for values in (rows, likeness))
+    else:
+        likeness = cosines
+    weights = np.exp(_SHARPNESS * likeness).ravel()
     starts = np.arange(len(rows) + 1) * count
     one_way = scipy.sparse.csr_array((weights, rows.ravel(), starts), shape=(len(rows), len(rows)))
     both_ways = one_way.maximum(one_way.T)

@@ -4,7 +4,8 @@ Before each lesson the answers spread over nearest neighbours, so that a text is
 comes out is an encoder teacher like any other. Knows nothing of what the first teacher is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import compress
 from pathlib import Path
 
@@ -17,46 +18,73 @@ from teacher.calibrate import fit_temperature
 from teacher.encoder import ACTIVATIONS, Gold, calibrate_and_save, fine_tune, load_embedder, load_tokenizer
 from teacher.errors import TeacherError
 from teacher.example import Example
-from teacher.neighbours import spread_answers, unit
-from teacher.partial import answered_mask, fit_partial_temperature, temper
-from teacher.pooled import PooledClassifier, PooledEncoder
+from teacher.neighbours import spread_answers
+from teacher.partial import answered_mask, fit_partial_temperature, log_scores, temper
 from teacher.scorer import TextScorer
 from teacher.spec import SelfTrainingSpec
 
 Floats = NDArray[np.float32]
 
 
-def fit_self_training(spec: SelfTrainingSpec, gold: Gold, first: Teacher, directory: Path) -> None:
+def fit_self_training(
+    spec: SelfTrainingSpec, gold: Gold, fit_first: Callable[[Gold], Teacher], directory: Path
+) -> float | None:
     """Train `spec.model` for `spec.rounds` rounds, each time from its own start, and save the last one.
 
-    A round learns the gold labels and, for every pool text, the mean of what `first` and the encoders of earlier
-    rounds say, spread over its `spec.neighbours` and calibrated on dev. Averaging the rounds keeps one of them from
-    confirming its own mistakes (Laine & Aila 2017, "Temporal Ensembling for Semi-Supervised Learning"). Neighbours
-    are those of the untrained encoder, and from the second round on of the trained one as well. Raises TeacherError
-    without a pool.
+    A round learns the gold labels and, for every pool text, the mean of what the teacher that `fit_first` returns and
+    the encoders of earlier rounds say, spread over its `spec.neighbours` among the embeddings of the untrained encoder
+    and calibrated on dev. Averaging the rounds keeps one of them from confirming its own mistakes (Laine & Aila 2017,
+    "Temporal Ensembling for Semi-Supervised Learning").
+
+    With `spec.refit` the spread answers are judged and calibrated on dev as ever; then the first teacher is fitted
+    again with dev among its gold, and no later answer can be judged on dev. Returns the score on dev that the answers
+    of the first lesson had before that, None without `spec.refit`. Raises TeacherError without a pool.
     """
-    tokenizer = load_tokenizer(spec.model)
+    first = fit_first(gold)
     dev, said_of_dev = _ask(first, gold.dev)
-    pool, said_of_pool = _ask(first, _draw(gold, spec.pool_rows))
-    texts = [example.text for example in (*gold.train, *dev, *pool)]
-    known, held = len(gold.train), len(gold.train) + len(dev)
-    sure, truth = gold.targets(gold.train), gold.targets(dev)
-    answers = [np.concatenate([said_of_dev, said_of_pool])]
-    views = [unit(load_embedder(spec.model, spec.max_tokens).logits(texts))] if spec.neighbours else []
+    pool, said = _ask(first, _draw(gold, spec.pool_rows))
+    spread = _Spread(spec, [example.text for example in (*gold.train, *dev, *pool)], gold.targets(gold.train))
+    held = spread(np.concatenate([said_of_dev, said]))[: len(dev)]
+    kind, truth = gold.task.kind, gold.targets(dev)
+    temperature, score = fit_partial_temperature(kind, held, truth), None
+    if spec.refit:
+        score = gold.score(log_scores(kind, held), truth)
+        gold = replace(gold, train=[*gold.train, *gold.dev], dev=())
+        pool, again = _ask(fit_first(gold), pool)
+        said = temper(kind, again, fit_temperature(kind, log_scores(kind, again), said))
+    _lessons(spec, gold, (pool, said), temperature, directory)
+    return score
+
+
+def _lessons(
+    spec: SelfTrainingSpec, gold: Gold, said: tuple[list[Example], Floats], temperature: float, directory: Path
+) -> None:
+    tokenizer, sure = load_tokenizer(spec.model), gold.targets(gold.train)
+    texts = [example.text for example in (*gold.train, *said[0])]
+    spread, answers = _Spread(spec, texts, sure), [said[1]]
     for number in range(spec.rounds):
-        labels = np.concatenate([sure, np.mean(answers, axis=0)])
-        if spec.neighbours:
-            labels = spread_answers(np.concatenate(views, axis=1), labels, spec.neighbours)
-        temperature = fit_partial_temperature(gold.task.kind, labels[known:held], truth)
-        taught = temper(gold.task.kind, labels[held:], temperature)
+        taught = temper(gold.task.kind, spread(np.mean(answers, axis=0)), temperature)
         start = spec.model_copy(update={"seed": (gold.seed if spec.seed is None else spec.seed) + number})
-        lesson = [*texts[:known], *texts[held:]], np.concatenate([sure, taught])
+        lesson = texts, np.concatenate([sure, taught])
         model = fine_tune(tokenizer, start, gold, lesson, directory / "checkpoints")
         if number + 1 < spec.rounds:
-            scorer = TextScorer(model, tokenizer, spec.max_tokens)
-            answers.append(_calibrated(gold, scorer, texts[known:]))
-            views = [*views[:1], *_view(spec, model, scorer, texts)]
+            answers.append(_calibrated(gold, TextScorer(model, tokenizer, spec.max_tokens), texts[len(sure) :]))
     calibrate_and_save(model, tokenizer, gold, spec.max_tokens, directory)
+
+
+class _Spread:
+    """Spreads answers among `texts`, the first of which have the labels `sure` (N, C)."""
+
+    def __init__(self, spec: SelfTrainingSpec, texts: Sequence[str], sure: Floats) -> None:
+        self._neighbours, self._sure = spec.neighbours, sure
+        self._vectors = load_embedder(spec.model, spec.max_tokens).logits(texts) if spec.neighbours else None
+
+    def __call__(self, probs: Floats) -> Floats:
+        """Return the answers `probs` (M, C) to the other texts as their neighbours change them."""
+        if self._vectors is None or self._neighbours is None:
+            return probs
+        spread = spread_answers(self._vectors, np.concatenate([self._sure, probs]), self._neighbours)
+        return spread[len(self._sure) :]
 
 
 def _draw(gold: Gold, rows: int) -> list[Example]:
@@ -81,10 +109,3 @@ def _calibrated(gold: Gold, scorer: TextScorer, texts: Sequence[str]) -> Floats:
     temperature = fit_temperature(kind, scorer.logits(dev), gold.targets(gold.dev))
     probs: Floats = ACTIVATIONS[kind](torch.from_numpy(scorer.logits(texts) / temperature)).numpy()
     return probs
-
-
-def _view(spec: SelfTrainingSpec, model: PooledClassifier, scorer: TextScorer, texts: Sequence[str]) -> list[Floats]:
-    """Return what the encoder of `model` makes of `texts`, as a list of one; of none where nobody looks."""
-    if not spec.neighbours:
-        return []
-    return [unit(TextScorer(PooledEncoder(model.encoder), scorer.tokenizer, spec.max_tokens).logits(texts))]

@@ -6,7 +6,7 @@ Specs are frozen values; importing this module loads nothing heavier than pydant
 from collections.abc import Callable, Iterator
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from teacher.task import TaskKind
 
@@ -120,6 +120,13 @@ class SelfTrainingSpec(FineTuneSpec):
     rounds: int = Field(2, ge=1, le=20)
     pool_rows: int = Field(20_000, ge=1, le=1_000_000, description="of a larger pool so many are drawn")
     neighbours: int | None = Field(10, ge=1, le=1000, description="texts that each answer spreads to; null: none")
+    refit: bool = Field(False, description="once dev has judged and calibrated, begin again with dev among the gold")
+
+    @model_validator(mode="after")
+    def _refits_an_encoder(self) -> Self:
+        if self.refit and self.teacher.kind != "encoder":
+            raise ValueError(f"found a teacher of kind {self.teacher.kind}, wanted an encoder, which refit fits twice")
+        return self
 
 
 class PrototypesSpec(ModelSpec):

@@ -37,13 +37,29 @@ def test_a_wrong_answer_among_right_ones_is_outvoted_and_rows_still_sum_to_1(clu
 def test_spreading_solves_the_linear_system_of_its_paper(clusters: np.ndarray) -> None:
     # Zhou et al. 2004, equation 3: F* = (1 - a) (I - a S)^-1 Y, here over the same of ones.
     probs = np.random.default_rng(1).dirichlet(np.ones(3), 40).astype(np.float32)
-    rows, cosines = nearest(clusters, 5)
+    likeness = clusters.astype(float) @ clusters.T
+    np.fill_diagonal(likeness, -np.inf)
+    crowd = np.sort(likeness, axis=1)[:, -5:].mean(axis=1)
+    likeness -= (crowd[:, None] + crowd) / 2
+    rows = np.argsort(-likeness, axis=1)[:, :5]
     weights = np.zeros((40, 40))
-    np.put_along_axis(weights, rows, cosines.astype(float) ** 6, axis=1)
+    np.put_along_axis(weights, rows, np.exp(10 * np.take_along_axis(likeness, rows, axis=1)), axis=1)
     weights = np.maximum(weights, weights.T)
     scale = np.diag(1 / np.sqrt(weights.sum(axis=1)))
     solved = np.linalg.solve(np.eye(40) - 0.8 * scale @ weights @ scale, np.hstack([probs, np.ones((40, 1))]))
     np.testing.assert_allclose(spread_answers(clusters, probs, 5), solved[:, :-1] / solved[:, -1:], atol=2e-3)
+
+
+def test_a_row_near_everything_is_not_everybodys_neighbour() -> None:
+    # Row 0 points between two loose groups, nearer to most members of both than these are to each other.
+    random = np.random.default_rng(3)
+    groups = np.repeat(np.eye(400, dtype=np.float32)[:2], 12, axis=0) + 0.1 * random.normal(size=(24, 400))
+    vectors = unit(np.vstack([np.eye(400)[:2].sum(axis=0), groups]).astype(np.float32))
+    probs = np.vstack([[0, 0, 1], np.repeat([[1, 0, 0], [0, 1, 0]], 12, axis=0)]).astype(np.float32)
+    rows, _ = nearest(vectors, 2)
+    asks = (rows[1:] == 0).sum()
+    assert asks > 12  # by cosine alone it is
+    assert spread_answers(vectors, probs, 2)[1:, 2].mean() < 0.1  # 0.12 by cosine
 
 
 def test_answers_of_independent_labels_stay_between_0_and_1(clusters: np.ndarray) -> None:

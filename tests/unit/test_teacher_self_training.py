@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from distill.scores import dev_score
+from teacher.base import read_card
 from teacher.corpus import iterate_part, read_part
 from teacher.encoder import Gold
 from teacher.errors import TeacherError
@@ -24,13 +25,14 @@ def gold(small_corpus: Path, small_task: Task) -> Gold:
 
 
 class Oracle:
-    """Knows the label of every text by the words in it, and answers every other text."""
+    """Knows the label of every text by the words in it, and answers every other text, or all of them."""
 
     fingerprint, parameters = "oracle", 0
     signs = (("parcel", "courier", "package", "order"), ("card", "invoice", "charge", "refund"))
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, rejects: bool = True) -> None:
         self.task = task
+        self.rejects = rejects
         self.asked: list[str] = []
 
     def label(self, texts: list[str]) -> SoftLabels:
@@ -40,7 +42,7 @@ class Oracle:
 
         ids, probs, lost = [], [], []
         for row, text in enumerate(texts):
-            if row % 2:
+            if self.rejects and row % 2:
                 lost.append(Rejected(content_id(text), "odd"))
                 continue
             label = next((at for at, signs in enumerate(self.signs) if any(sign in text for sign in signs)), 2)
@@ -65,7 +67,7 @@ def test_the_encoder_learns_from_the_pool_what_six_gold_rows_cannot_tell(
     alone = EncoderSpec(model=str(tiny_encoder), epochs=12, learning_rate=1e-2, head_learning_rate=1e-2, max_tokens=32)
     fit_teacher(alone, gold, tmp_path / "alone")
     (tmp_path / "trained").mkdir()
-    fit_self_training(spec(tiny_encoder), gold, Oracle(gold.task), tmp_path / "trained")
+    fit_self_training(spec(tiny_encoder), gold, lambda known: Oracle(known.task), tmp_path / "trained")
     right = [
         float((load_teacher(tmp_path / name).label(texts).probs.argmax(axis=1) == truth).mean())
         for name in ("alone", "trained")
@@ -77,7 +79,7 @@ def test_gold_is_not_asked_about_dev_once_and_no_more_of_the_pool_than_wanted(
     gold: Gold, tiny_encoder: Path, tmp_path: Path
 ) -> None:
     oracle = Oracle(gold.task)
-    fit_self_training(spec(tiny_encoder, pool_rows=20, epochs=1), gold, oracle, tmp_path)
+    fit_self_training(spec(tiny_encoder, pool_rows=20, epochs=1), gold, lambda known: oracle, tmp_path)
     dev = {one.text for one in gold.dev}
     assert len(oracle.asked) == len(set(oracle.asked)) == 20 + len(dev)
     assert dev <= set(oracle.asked)
@@ -87,18 +89,53 @@ def test_gold_is_not_asked_about_dev_once_and_no_more_of_the_pool_than_wanted(
 def test_answers_spread_to_neighbours_unless_the_config_says_none(
     gold: Gold, tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    asked, oracle = [], Oracle(gold.task)
 
     def spread(vectors: np.ndarray, probs: np.ndarray, neighbours: int) -> np.ndarray:
-        asked.append((vectors.shape[1], neighbours))
+        asked.append(neighbours)
         return spread_answers(vectors, probs, neighbours)
 
     monkeypatch.setattr("teacher.self_training.spread_answers", spread)
     for neighbours in (None, 4):
         (tmp_path / str(neighbours)).mkdir()
         changes = {"epochs": 1, "rounds": 2, "neighbours": neighbours}
-        fit_self_training(spec(tiny_encoder, **changes), gold, Oracle(gold.task), tmp_path / str(neighbours))
-    assert asked == [(16, 4), (32, 4)]  # the second round looks at the trained encoder too
+        fit_self_training(spec(tiny_encoder, **changes), gold, lambda known: oracle, tmp_path / str(neighbours))
+    assert asked == [4, 4, 4]  # once to calibrate on dev, once a round
+
+
+def test_refit_judges_on_dev_first_and_then_learns_it(gold: Gold, tiny_encoder: Path, tmp_path: Path) -> None:
+    known = []
+
+    def fit_first(gold: Gold) -> Oracle:
+        known.append((len(gold.train), len(gold.dev)))
+        return Oracle(gold.task, rejects=False)
+
+    refit = spec(tiny_encoder, epochs=1).model_copy(update={"refit": True})
+    score = fit_self_training(refit, gold, fit_first, tmp_path)
+    few, dev = len(gold.train), len(gold.dev)
+    assert known == [(few, dev), (few + dev, 0)]
+    assert score is not None
+    assert 0.3 < score <= 1
+    assert fit_self_training(spec(tiny_encoder, epochs=1), gold, fit_first, tmp_path) is None
+    assert known[2:] == [(few, dev)]
+
+
+def test_the_card_of_a_refitted_teacher_keeps_the_score_that_dev_gave_before(
+    gold: Gold, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    first = EncoderSpec(model=str(tiny_encoder), epochs=1, max_tokens=32)
+    fields = {"model": str(tiny_encoder), "epochs": 1, "max_tokens": 32, "rounds": 1}
+    scores = []
+    for refit in (False, True):
+        fit_teacher(SelfTrainingSpec(teacher=first, refit=refit, **fields), gold, tmp_path / str(refit))
+        scores.append(read_card(tmp_path / str(refit)).dev_score)
+    assert scores[0] is None
+    assert 0 <= scores[1] <= 1
+
+
+def test_only_an_encoder_is_fitted_twice(tiny_encoder: Path) -> None:
+    with pytest.raises(ValueError, match="found a teacher of kind prototypes, wanted an encoder"):
+        spec(tiny_encoder, refit=True)
 
 
 def test_what_comes_out_is_an_encoder_that_a_student_can_start_from(
@@ -113,4 +150,4 @@ def test_what_comes_out_is_an_encoder_that_a_student_can_start_from(
 def test_a_run_without_a_pool_is_refused(gold: Gold, tiny_encoder: Path, tmp_path: Path) -> None:
     bare = Gold(gold.task, gold.train, gold.dev, gold.score)
     with pytest.raises(TeacherError, match="no pool text besides gold"):
-        fit_self_training(spec(tiny_encoder), bare, Oracle(gold.task), tmp_path)
+        fit_self_training(spec(tiny_encoder), bare, lambda known: Oracle(known.task), tmp_path)
