@@ -1,5 +1,7 @@
 """What every teacher offers, and the file in which it remembers how it was calibrated."""
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,6 +43,22 @@ class TeacherCard(BaseModel):
     warnings: list[str] = []  # of fitting, for whoever reads the report
     dev_score: float | None = None  # that of a teacher which then learned dev as gold; None: it can still be judged
     details: dict[str, Any] = {}
+
+    @classmethod
+    def of(cls, task: Task, kind: str, identity: object, *, temperature: float, **rest: Any) -> "TeacherCard":
+        """Return the card of a teacher for `task`; the fingerprint covers labels, temperature and `identity`, which is
+        all else that shapes an answer, as JSON."""
+        told = [task.labels, sorted(task.descriptions.items())]
+        whole = json.dumps([kind, task.kind, told, identity, temperature, rest.get("max_tokens")], sort_keys=True)
+        return cls(
+            kind=kind,
+            task_kind=task.kind,
+            labels=list(task.labels),
+            descriptions=dict(task.descriptions),
+            fingerprint=hashlib.sha256(whole.encode()).hexdigest(),
+            temperature=temperature,
+            **rest,
+        )
 
     def task(self) -> Task:
         """Return the task this teacher answers."""

@@ -3,8 +3,6 @@
 Members may reject texts; the others answer those alone. Knows nothing of what kind its members are.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,13 +67,10 @@ def fit_committee(members: Sequence[Teacher], gold: "Gold", directory: Path) -> 
     temperature = fit_partial_temperature(
         task.kind, mix(task.kind, answers.probs, weights, answers.presence)[kept], targets[kept]
     )
-    identity = json.dumps([[member.fingerprint for member in members], weights.tolist(), temperature])
-    TeacherCard(
-        kind="committee",
-        task_kind=task.kind,
-        labels=list(task.labels),
-        descriptions=dict(task.descriptions),
-        fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
+    TeacherCard.of(
+        task,
+        "committee",
+        [[member.fingerprint for member in members], weights.tolist()],
         temperature=temperature,
         details={
             "weights": weights.tolist(),

@@ -1,6 +1,5 @@
 """The encoder teacher: an encoder fine-tuned on gold with a mean-pooled head, or a classifier brought along."""
 
-import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -172,15 +171,8 @@ def save_fitted(
         model.save(directory) if isinstance(model, PooledClassifier) else model.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
         weights = [file_digest(path) for path in sorted(directory.glob("*.safetensors"))]
-        identity = f"{weights} {fitted.temperature} {fitted.max_tokens}"
-        TeacherCard(
-            kind=fitted.kind,
-            task_kind=fitted.task.kind,
-            labels=list(fitted.task.labels),
-            descriptions=dict(fitted.task.descriptions),
-            fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
-            temperature=fitted.temperature,
-            max_tokens=fitted.max_tokens,
+        TeacherCard.of(
+            fitted.task, fitted.kind, weights, temperature=fitted.temperature, max_tokens=fitted.max_tokens
         ).write(directory)
     wait_for_all()
 

@@ -4,8 +4,6 @@ How calls travel, are paid and kept is the endpoint's affair, what is asked the 
 that of `answers.py`; here they come together.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,20 +55,14 @@ def fit_llm_api(spec: LlmApiSpec, gold: Gold, directory: Path, paid: PaidAnswers
     _check_answered(texts, answers, spec)
     targets = gold.targets([gold.dev[row] for row in answers.rows])
     temperature = fit_temperature(gold.task.kind, _logits(gold.task.kind, answers.probs), targets)
-    TeacherCard(
-        kind="llm_api",
-        task_kind=gold.task.kind,
-        labels=list(gold.task.labels),
-        descriptions=dict(gold.task.descriptions),
-        fingerprint=_fingerprint(spec, prompter, way, temperature),
+    TeacherCard.of(
+        gold.task,
+        "llm_api",
+        _identity(spec, prompter, way),
         temperature=temperature,
         max_tokens=spec.max_tokens,
         warnings=warnings,
-        details={
-            "spec": spec.model_dump(mode="json"),
-            "method": way.method,
-            "seed": gold.seed,
-        },
+        details={"spec": spec.model_dump(mode="json"), "method": way.method, "seed": gold.seed},
     ).write(directory)
 
 
@@ -185,15 +177,13 @@ def _check_answered(texts: Sequence[str], answers: _Answers, spec: LlmApiSpec) -
         )
 
 
-def _fingerprint(spec: LlmApiSpec, prompter: Prompter, way: Way, temperature: float) -> str:
-    identity = {
+def _identity(spec: LlmApiSpec, prompter: Prompter, way: Way) -> dict[str, object]:
+    return {
         "model": [spec.endpoint or spec.base_url, spec.model],
         "prompt": prompter.identity,
         "questions": [question.answer for question in way.questions],
         "decoding": [way.method, way.max_tokens, way.temperature, way.samples, way.top_logprobs],
-        "temperature": temperature,
     }
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def _logits(kind: TaskKind, probs: NDArray[np.float64]) -> NDArray[np.float64]:

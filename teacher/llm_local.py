@@ -5,8 +5,6 @@ the label prior is taken out, and a temperature is fitted on gold. The weights s
 folder holds the prompt, what its examples are chosen from, and the digest of the weights.
 """
 
-import hashlib
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -134,14 +132,10 @@ def fit_llm_local(spec: LlmLocalSpec, gold: Gold, directory: Path) -> None:
         **calibration.details(),
     }
     shaping = {key: value for key, value in details.items() if key not in ("model", "batch_size")}
-    told = [gold.task.labels, sorted(gold.task.descriptions.items())]
-    identity = [shaping, template.digest, reader.chooser.digest, *told, calibration.temperature]
-    TeacherCard(
-        kind="llm_local",
-        task_kind=gold.task.kind,
-        labels=list(gold.task.labels),
-        descriptions=dict(gold.task.descriptions),
-        fingerprint=hashlib.sha256(json.dumps([*identity, spec.max_tokens], sort_keys=True).encode()).hexdigest(),
+    TeacherCard.of(
+        gold.task,
+        "llm_local",
+        [shaping, template.digest, reader.chooser.digest],
         temperature=calibration.temperature,
         max_tokens=spec.max_tokens,
         details=details,

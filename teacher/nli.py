@@ -4,8 +4,6 @@ Zero-shot classification by entailment (Yin et al. 2019, "Benchmarking Zero-shot
 of the model is entailment and which contradiction is read from its config by name. The weights stay where they are.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,13 +125,10 @@ def fit_nli(spec: NliSpec, gold: Gold, directory: Path) -> None:
         "dtype": str(dtype).removeprefix("torch."),
         **calibration.details(),
     }
-    identity = json.dumps([details, gold.task.labels, calibration.temperature, spec.max_tokens], sort_keys=True)
-    TeacherCard(
-        kind="nli",
-        task_kind=gold.task.kind,
-        labels=list(gold.task.labels),
-        descriptions=dict(gold.task.descriptions),
-        fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
+    TeacherCard.of(
+        gold.task,
+        "nli",
+        details,
         temperature=calibration.temperature,
         max_tokens=spec.max_tokens,
         details={**details, "model": spec.model},

@@ -4,8 +4,6 @@ A text without a recorded answer, or with one outside the label set, is rejected
 guessed. Knows nothing of who answered beyond the name in the model column.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,13 +49,10 @@ def fit_recorded(spec: RecordedSpec, gold: "Gold", directory: Path) -> None:
     temperature = 1.0 if hard else fit_partial_temperature(gold.task.kind, votes.shares, targets)
     gold.progress(len(gold.train))
     digests = [file_digest(directory / name) for name in (ANSWERS, TEXTS, SPELLINGS, *([TRUST] if hard else []))]
-    identity = json.dumps([gold.task.kind, gold.task.labels, digests, temperature])
-    TeacherCard(
-        kind="recorded",
-        task_kind=gold.task.kind,
-        labels=list(gold.task.labels),
-        descriptions=dict(gold.task.descriptions),
-        fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
+    TeacherCard.of(
+        gold.task,
+        "recorded",
+        digests,
         temperature=temperature,
         details={"hard": hard, "texts": table.texts, **account, "gold": measured},
     ).write(directory)

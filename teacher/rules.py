@@ -14,8 +14,6 @@ the file, on purpose: it is code of yours, like the config. The file must stand 
 in the teacher's directory, and its digest is part of the teacher's fingerprint.
 """
 
-import hashlib
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,13 +64,10 @@ def fit_rules(spec: RulesSpec, gold: "Gold", directory: Path) -> None:
     probs = model.posterior(dev)[answered].astype(np.float32)
     temperature = fit_partial_temperature(gold.task.kind, probs, dev_targets[answered])
     digests = [file_digest(directory / name) for name in (RULES, MODEL)]
-    identity = json.dumps([gold.task.kind, gold.task.labels, digests, temperature, spec.least_votes])
-    TeacherCard(
-        kind="rules",
-        task_kind=gold.task.kind,
-        labels=list(gold.task.labels),
-        descriptions=dict(gold.task.descriptions),
-        fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
+    TeacherCard.of(
+        gold.task,
+        "rules",
+        [digests, spec.least_votes],
         temperature=temperature,
         details={
             "least_votes": spec.least_votes,

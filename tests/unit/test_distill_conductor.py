@@ -10,7 +10,7 @@ from distill.progress import SilentReporter
 from distill.stages import partial_directory
 from teacher.base import TeacherCard
 from teacher.spec import CommitteeSpec
-from teacher.task import TaskKind
+from teacher.task import Task, TaskKind
 
 Built = list[str]
 
@@ -150,6 +150,4 @@ def test_a_student_starts_from_its_teacher_or_from_the_checkpoint_it_names(tmp_p
 
 def card(directory: Path, kind: str) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    TeacherCard(kind=kind, task_kind=TaskKind.SINGLE_LABEL, labels=["a", "b"], fingerprint="f", temperature=1.0).write(
-        directory
-    )
+    TeacherCard.of(Task(TaskKind.SINGLE_LABEL, ("a", "b")), kind, [], temperature=1.0).write(directory)

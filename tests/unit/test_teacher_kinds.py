@@ -23,9 +23,7 @@ def gold(small_corpus: Path, small_task: Task) -> Gold:
 
 def card(kind: str, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    TeacherCard(kind=kind, task_kind=TaskKind.SINGLE_LABEL, labels=["a", "b"], fingerprint="f", temperature=1.0).write(
-        directory
-    )
+    TeacherCard.of(Task(TaskKind.SINGLE_LABEL, ("a", "b")), kind, [], temperature=1.0).write(directory)
 
 
 def test_a_committee_is_fitted_with_its_members_and_answers_again_when_loaded(
@@ -125,12 +123,25 @@ def test_only_the_first_process_fits_a_teacher_that_does_not_train(
 
 
 def test_a_card_keeps_what_the_labels_mean(tmp_path: Path) -> None:
-    told = {"size": "how a thing fits"}
-    labels = ["payment", "size"]
-    TeacherCard(
-        kind="rules", task_kind=TaskKind.SINGLE_LABEL, labels=labels, descriptions=told, fingerprint="f", temperature=1
-    ).write(tmp_path)
-    assert read_card(tmp_path).task() == Task(TaskKind.SINGLE_LABEL, tuple(labels), told)
+    task = Task(TaskKind.SINGLE_LABEL, ("payment", "size"), {"size": "how a thing fits"})
+    TeacherCard.of(task, "rules", [], temperature=1.0).write(tmp_path)
+    assert read_card(tmp_path).task() == task
+
+
+def test_a_fingerprint_follows_whatever_shapes_an_answer(tmp_path: Path) -> None:
+    task = Task(TaskKind.SINGLE_LABEL, ("a", "b"))
+    cards = [
+        TeacherCard.of(task, "rules", ["x"], temperature=1.0),
+        TeacherCard.of(task, "rules", ["y"], temperature=1.0),
+        TeacherCard.of(task, "rules", ["x"], temperature=2.0),
+        TeacherCard.of(task, "rules", ["x"], temperature=1.0, max_tokens=8),
+        TeacherCard.of(task, "nli", ["x"], temperature=1.0),
+        TeacherCard.of(Task(task.kind, ("b", "a")), "rules", ["x"], temperature=1.0),
+        TeacherCard.of(Task(task.kind, task.labels, {"a": "first"}), "rules", ["x"], temperature=1.0),
+    ]
+    assert len({card.fingerprint for card in cards}) == len(cards)
+    again = TeacherCard.of(task, "rules", ["x"], temperature=1.0, details={"only": "told"}, warnings=["so what"])
+    assert again.fingerprint == cards[0].fingerprint
 
 
 def test_warnings_of_a_committee_are_those_of_its_members(tmp_path: Path) -> None:
