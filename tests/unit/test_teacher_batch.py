@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from teacher.batch_book import BatchBook
-from teacher.completion import Completion, CompletionRequest, Failure
+from teacher.completion import Completion, CompletionRequest, Failure, completion_key
 from teacher.endpoint import Endpoint
 from teacher.errors import BudgetError, EndpointError
 from teacher.paid import PaidAnswers
@@ -101,10 +101,7 @@ def test_a_process_that_comes_after_a_stopped_one_harvests_what_that_submitted(
     serve: Serve, path: Path, owner: str, name: str, batches: int
 ) -> None:
     server = serve()
-    with PaidAnswers(path) as paid, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(f"{owner}.{name}", _stop)
-        with pytest.raises(StoppedError):
-            open_endpoint(server, paid).complete(requests(10))
+    submit_and_stop(server, path, f"{owner}.{name}")
     with PaidAnswers(path) as paid:
         outcomes = open_endpoint(server, paid).complete(requests(12))
         assert all(isinstance(each, Completion) for each in outcomes)
@@ -115,16 +112,55 @@ def test_a_process_that_comes_after_a_stopped_one_harvests_what_that_submitted(
     assert server.counts()["batches"] == batches + (name in ("_harvest", "begun"))
 
 
-def _stop(*values: Any) -> None:
-    raise StoppedError
+def submit_and_stop(server: FaultServer, path: Path, at: str = "teacher.batch._Desk._harvest") -> None:
+    """Ask for ten answers like a process that ends when it comes to `at`."""
+
+    def stop(*values: Any) -> None:
+        raise StoppedError
+
+    with PaidAnswers(path) as paid, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(at, stop)
+        with pytest.raises(StoppedError):
+            open_endpoint(server, paid).complete(requests(10))
+
+
+def test_a_batch_submitted_before_endpoints_were_in_the_key_is_harvested_and_not_paid_again(
+    serve: Serve, path: Path
+) -> None:
+    server = serve()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("teacher.batch.completion_key", lambda model, request, first, endpoint="": key(request, first))
+        submit_and_stop(server, path)
+    with PaidAnswers(path) as paid:
+        outcomes = open_endpoint(server, paid).complete(requests(12))
+        assert all(isinstance(each, Completion) and each.tokens for each in outcomes)
+        assert all(paid.find(key(request, 0)) for request in requests(10))
+        assert not any(paid.find(key(request, 0)) for request in requests(2, first=10))
+        assert paid.spent_usd == pytest.approx(server.usd)
+        assert paid.reserved_usd == pytest.approx(0)
+    assert (server.counts()["paid"], server.counts()["most_paid"], server.counts()["batches"]) == (12, 1, 2)
+
+
+def test_what_an_old_batch_did_not_answer_is_submitted_again_under_the_new_key(serve: Serve, path: Path) -> None:
+    server = serve(batch_ends=["expired"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("teacher.batch.completion_key", lambda model, request, first, endpoint="": key(request, first))
+        submit_and_stop(server, path)
+    with PaidAnswers(path) as paid:
+        outcomes = open_endpoint(server, paid).complete(requests(10))
+        assert all(isinstance(each, Completion) for each in outcomes)
+        assert sum(paid.find(key(request, 0)) is not None for request in requests(10)) == 5
+    assert (server.counts()["paid"], server.counts()["most_paid"], server.counts()["batches"]) == (10, 1, 2)
+
+
+def key(request: CompletionRequest, first: int) -> str:
+    """Return the cache key that answers had before endpoints were part of it."""
+    return completion_key("tiny", request, first)
 
 
 def test_two_processes_that_harvest_one_batch_book_it_once(serve: Serve, path: Path) -> None:
     server = serve()
-    with PaidAnswers(path) as paid, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("teacher.batch._Desk._harvest", _stop)
-        with pytest.raises(StoppedError):
-            open_endpoint(server, paid).complete(requests(10))
+    submit_and_stop(server, path)
     with PaidAnswers(path) as one, PaidAnswers(path) as other:
         threads = [
             threading.Thread(target=open_endpoint(server, paid).complete, args=(requests(10),)) for paid in (one, other)
