@@ -36,6 +36,7 @@ class Quote:
     """What one paid teacher costs: means a row over `rows` that were asked, the price with its 95 % interval.
 
     `label_rows` are those of pool and dev that labelling asks, `report_rows` the test rows that the report adds.
+    `doubt` says why the price of the model may be another by now.
     """
 
     place: str
@@ -48,6 +49,7 @@ class Quote:
     usd: Interval
     label_rows: int
     report_rows: int
+    doubt: str | None = None
 
     def lines(self) -> Iterator[str]:
         """Yield what a person wants to know before paying."""
@@ -61,6 +63,8 @@ class Quote:
             yield (
                 f"  {what}: {rows:,} rows, {rows * self.calls:,.0f} calls, {tokens:,.0f} tokens, {_usd(self.usd, rows)}"
             )
+        if self.doubt:
+            yield f"  warning: {self.doubt}"
 
 
 class MeteredAnswers(PaidAnswers):
@@ -151,6 +155,7 @@ def _quote(place: str, spec: LlmApiSpec, conductor: Conductor, paid: MeteredAnsw
         usd=mean_interval(usd),
         label_rows=counts["dev"] + counts["pool"],
         report_rows=counts["test"],
+        doubt=prices.doubt,
     )
 
 

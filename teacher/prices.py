@@ -1,6 +1,7 @@
 """What a call costs: a YAML table of prices per model, and the arithmetic. Knows nothing of calls or budgets."""
 
 from dataclasses import dataclass
+from datetime import date
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -11,16 +12,27 @@ from teacher.errors import PriceError
 
 CARRIED_TABLE = Path(__file__).with_name("prices.yaml")
 _MILLION = 1_000_000
+_OLD_DAYS = 183  # providers change their prices about that often
 
 
 class ModelPrice(BaseModel):
-    """USD for a million tokens, and the share that the batch API takes off; 0 is a price that somebody wrote down."""
+    """USD for a million tokens, and the share that the batch API takes off; 0 is a price that somebody wrote down.
+
+    `as_of` is the day on which `source` said so.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     prompt: float = Field(ge=0)
     completion: float = Field(ge=0)
     batch_discount: float = Field(0.0, ge=0, le=1)
+    as_of: date | None = None
+    source: str | None = None
+
+    @property
+    def is_free(self) -> bool:
+        """Say whether calls cost nothing."""
+        return not (self.prompt or self.completion)
 
 
 class PriceTable(BaseModel):
@@ -37,6 +49,7 @@ class Price:
 
     prompt_usd: float
     completion_usd: float
+    doubt: str | None = None  # why it may not be what the provider takes today
 
     def cost_usd(self, prompt_tokens: float, completion_tokens: float) -> float:
         """Return what a call with so many tokens costs."""
@@ -54,12 +67,22 @@ def find_price(model: str, path: Path | None = None, *, is_batch: bool = False) 
     if not matching:
         raise PriceError(
             f"{path or 'the table of prices that Potstill carries'}: found no price for {model!r}, wanted one; write "
-            f"`models: {{{model!r}: {{prompt: 0.15, completion: 0.60}}}}` (USD per million tokens, 0 where it is free) "
-            "into a YAML file and name that in teacher.prices"
+            f"`models: {{{model!r}: {{prompt: 0.15, completion: 0.60, as_of: {date.today()}}}}}` (USD per million "
+            "tokens, 0 where it is free) into a YAML file and name that in teacher.prices"
         )
     found = table[max(matching, key=lambda name: (name == model, len(name)))]
     factor = (1 - found.batch_discount if is_batch else 1.0) / _MILLION
-    return Price(found.prompt * factor, found.completion * factor)
+    return Price(found.prompt * factor, found.completion * factor, _doubt(model, found, date.today()))
+
+
+def _doubt(model: str, price: ModelPrice, today: date) -> str | None:
+    told = f"the price of {model} ({price.prompt:g} and {price.completion:g} USD per million tokens)"
+    advice = "compare it with your provider's, and write yours into the table of teacher.prices"
+    if price.is_free or (price.as_of and (today - price.as_of).days <= _OLD_DAYS):
+        return None
+    if price.as_of is None:
+        return f"{told} carries no date (as_of); {advice}"
+    return f"{told} is of {price.as_of}, from {price.source or 'an unnamed source'}: older than half a year; {advice}"
 
 
 def _read(path: Path) -> PriceTable:

@@ -132,6 +132,10 @@ def test_a_batch_run_is_priced_with_its_discount_but_asked_directly(config: Path
     assert server.counts()["batches"] == 0
 
 
+def test_a_price_without_a_date_is_warned_of(config: Path) -> None:
+    assert "  warning: the price of tiny (1 and 1 USD per million tokens) carries no date" in price(config, 5)[3]
+
+
 def test_only_the_selected_rows_are_priced(config: Path) -> None:
     lines = price(config, 5, "label.select={strategy: random, budget_rows: 40}")
     assert f"labelling: {40 + DEV} rows" in lines[1]

@@ -1,9 +1,11 @@
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 
 from teacher.errors import PriceError
-from teacher.prices import find_price
+from teacher.prices import CARRIED_TABLE, find_price
 
 TABLE = """
 models:
@@ -54,8 +56,29 @@ def test_the_line_that_the_refusal_tells_to_write_is_a_table(tmp_path: Path) -> 
 
 
 def test_the_carried_table_knows_dated_names_and_takes_no_big_model_for_a_small_one() -> None:
-    assert find_price("gpt-4o-mini-2024-07-18") == find_price("gpt-4o-mini")
+    assert find_price("gpt-4o-mini-2024-07-18").prompt_usd == find_price("gpt-4o-mini").prompt_usd
     assert find_price("gpt-4o-2024-08-06").prompt_usd > 10 * find_price("gpt-4o-mini").prompt_usd
+
+
+def test_every_carried_price_says_when_and_where_it_was_read() -> None:
+    rows = yaml.safe_load(CARRIED_TABLE.read_text(encoding="utf-8"))["models"].values()
+    assert all(isinstance(row["as_of"], date) and row["source"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("row", "doubt"),
+    [
+        ("{{prompt: 1, completion: 2, as_of: {today}}}", None),
+        ("{{prompt: 1, completion: 2, as_of: {old}, source: a page}}", "is of {old}, from a page: older than"),
+        ("{{prompt: 1, completion: 2}}", "carries no date"),
+        ("{{prompt: 0, completion: 0}}", None),
+    ],
+)
+def test_a_price_that_is_old_or_has_no_date_is_doubted(tmp_path: Path, row: str, doubt: str | None) -> None:
+    days = {"today": date.today(), "old": date.today() - timedelta(days=200)}
+    (tmp_path / "prices.yaml").write_text(f"models: {{m: {row.format(**days)}}}", encoding="utf-8")
+    found = find_price("m", tmp_path / "prices.yaml").doubt
+    assert found is None if doubt is None else found is not None and doubt.format(**days) in found
 
 
 @pytest.mark.parametrize(
