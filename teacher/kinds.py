@@ -1,7 +1,7 @@
 """Which teachers there are: how each kind is fitted and how a fitted one is loaded."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -16,8 +16,9 @@ from teacher.encoder import Gold
 from teacher.errors import TeacherError
 from teacher.paid import PaidAnswers
 from teacher.pooled import HEAD
-from teacher.processes import is_first_process, wait_for_all
+from teacher.processes import from_first, is_first_process, wait_for_all
 from teacher.self_training import fit_self_training
+from teacher.soft_labels import SoftLabels
 from teacher.spec import CommitteeSpec, SelfTrainingSpec, TeacherSpec
 
 _ENCODERS = ("encoder", "prototypes")  # kinds whose layers a student can copy
@@ -90,7 +91,7 @@ def _fit_self_training(spec: SelfTrainingSpec, gold: Gold, directory: Path, paid
 
     def fit_first(known: Gold) -> Teacher:
         fit_teacher(spec.teacher, known, first, paid)
-        return load_teacher(first, paid)
+        return _FirstAsks(load_teacher(first, paid))
 
     score = fit_self_training(spec, gold, fit_first, directory)
     if is_first_process():
@@ -118,6 +119,17 @@ def _buys(spec: TeacherSpec) -> bool:
 
 def _member_directories(directory: Path) -> list[Path]:
     return sorted(directory.glob("member-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
+
+
+class _FirstAsks:
+    """A teacher that the first process asks for all: what is paid is paid once, and every process learns the same."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        self._teacher = teacher
+        self.task, self.fingerprint, self.parameters = teacher.task, teacher.fingerprint, teacher.parameters
+
+    def label(self, texts: Sequence[str]) -> SoftLabels:
+        return from_first(lambda: self._teacher.label(texts))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,11 @@
 """Which process of a distributed run this is; loads torch only when there is more than one."""
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def process_count() -> int:
@@ -21,6 +25,18 @@ def wait_for_all() -> None:
 
         # The first process may label for hours while the others wait here.
         PartialState(cpu=_on_cpu(), timeout=timedelta(days=7)).wait_for_everyone()
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """Return, in every process, what `make` gives in the first; the others wait for it and call nothing."""
+    if process_count() == 1:
+        return make()
+    from accelerate.utils import broadcast_object_list
+
+    made: list[Any] = [make() if is_first_process() else None]
+    wait_for_all()
+    given: T = broadcast_object_list(made)[0]
+    return given
 
 
 def _on_cpu() -> bool:
