@@ -22,7 +22,7 @@ from distill.stages import (
 )
 from teacher.files import write_atomically
 from teacher.processes import is_first_process, wait_for_all
-from teacher.spec import LlmApiSpec, TeacherSpec
+from teacher.spec import TeacherSpec
 
 if TYPE_CHECKING:
     from distill.teach import LabelInputs
@@ -144,10 +144,13 @@ class Conductor:
 
     @cached_property
     def paid(self) -> "PaidAnswers | None":
-        """Return what this run has paid for and its budget, which outlive every stage; None: nothing is bought."""
+        """Return what this run has paid for or waited for, and its budget, which outlive every stage.
+
+        None: its teachers answer for nothing and at once.
+        """
         from teacher.paid import PaidAnswers
 
-        if not any(isinstance(spec, LlmApiSpec) for _, spec in self.config.teacher.parts()):
+        if not any(spec.keeps_answers for _, spec in self.config.teacher.parts()):
             return None
         return PaidAnswers(self.run / "answers.sqlite", self.budget_usd)
 

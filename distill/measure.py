@@ -23,7 +23,7 @@ from export.machine import machine
 from export.runtime import Predictor
 from export.spec import BenchSpec
 from teacher.corpus import read_part
-from teacher.kinds import load_teacher
+from teacher.kinds import is_bought, load_teacher
 
 LATENCY = "latency.json"
 _CONTROL = "control"
@@ -33,9 +33,9 @@ _WARMUP = 20
 def measure(bundle: Path, teacher: Path, inputs: LabelInputs, spec: BenchSpec, directory: Path) -> None:
     """Write latency.json and the raw samples of every contender to `directory`.
 
-    A teacher without a model here is not timed: an answer over a network is mostly somebody else's queue.
+    A teacher without a model here is not timed: an answer over a network is mostly somebody else's queue. Nor is one
+    that finds its answers in the run's file, so it is loaded without that.
     """
-    fitted = load_teacher(teacher, inputs.paid)
     students = {
         f"student_{precision}": Predictor.load(bundle, precision, spec.threads) for precision in _precisions(bundle)
     }
@@ -44,7 +44,7 @@ def measure(bundle: Path, teacher: Path, inputs: LabelInputs, spec: BenchSpec, d
     texts = _texts(inputs.corpus, students[shipped], spec.texts, inputs.seed)
     threads = dict.fromkeys(contenders, spec.threads)
     contenders[_CONTROL] = contenders[shipped]
-    if fitted.parameters:
+    if not is_bought(teacher) and (fitted := load_teacher(teacher)).parameters:
         contenders["teacher"] = lambda text: fitted.label([text])
         threads["teacher"] = best_threads(contenders["teacher"], texts)
     samples = measure_interleaved(contenders, texts, spec.repeats, _WARMUP, inputs.seed)

@@ -52,12 +52,14 @@ def search_config(
     with reporter.track("prompts", None) as update:
         gold = _gold(conductor, rows, update)
         prompts = {_prompt(loaded, base, tried): tried for tried in _combine(base, fields, len(gold.train))}
-        found = PromptSearch(_prompted(conductor.teacher)[place], gold, paid).search(list(prompts))
+        spec = _prompted(conductor.teacher)[place]
+        found = PromptSearch(spec, gold, paid).search(list(prompts))
     lines = list(_table(found, prompts, HEADLINES[gold.task.kind]))
     if found.stopped:
         lines.append(f"stopped early: {found.stopped}")
-    if paid:
+    if paid and isinstance(spec, LlmApiSpec):
         lines.append(f"paid: ${paid.spent_usd - spent:,.4f} for this search, ${paid.spent_usd:,.4f} in this run so far")
+    if paid:
         paid.close()
     winner = prompts[found.standings[0].trial.prompt]
     overrides = [f"{place}.prompt.{name}={_spelled(value)}" for name, value in winner.items()]

@@ -37,7 +37,7 @@ _VARIED_TEXTS = 40_000  # a student sees about four times as many texts; of a la
 
 @dataclass(frozen=True, slots=True)
 class LabelInputs:
-    """What the stages that ask a teacher share; `paid` is None where nothing is bought."""
+    """What the stages that ask a teacher share; `paid` is None where no answer is bought or kept."""
 
     corpus: Path
     task: Task

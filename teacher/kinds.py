@@ -27,8 +27,8 @@ _ENCODERS = ("encoder", "prototypes")  # kinds whose layers a student can copy
 def fit_teacher(spec: TeacherSpec, gold: Gold, directory: Path, paid: PaidAnswers | None = None) -> None:
     """Fit the teacher that `spec` describes on `gold` and fill `directory` with it.
 
-    What has to be bought is bought through `paid`. Raises TeacherError or LabelMismatchError when the model cannot be
-    loaded or answers other labels.
+    What has to be bought is bought through `paid`, and what takes long is kept there. Raises TeacherError or
+    LabelMismatchError when the model cannot be loaded or answers other labels.
     """
     directory.mkdir(parents=True, exist_ok=True)
     if isinstance(spec, CommitteeSpec):
@@ -59,6 +59,11 @@ def warm_start_source(directory: Path) -> Path | None:
 def encoder_of(directory: Path) -> Path | None:
     """Return the encoder that `warm_start_source` finds, if all that answers in `directory` are encoders."""
     return warm_start_source(directory) if all(card.kind in _ENCODERS for _, card in _answering(directory)) else None
+
+
+def is_bought(directory: Path) -> bool:
+    """Say whether the teacher in `directory`, or a member of it, answers for money."""
+    return any(_KINDS[card.kind].buys for _, card in _answering(directory))
 
 
 def fit_warnings(directory: Path) -> Iterator[str]:
@@ -139,6 +144,7 @@ class _Kind:
     fitter: str
     teacher: str
     buys: bool = False  # its answers cost money
+    keeps: bool = False  # its answers take so long that a run keeps them
     trains: bool = False  # every process of a distributed run takes part; else the first fits and the others wait
 
     def fit(self, spec: Any, gold: Gold, directory: Path, paid: PaidAnswers | None) -> None:
@@ -150,13 +156,16 @@ class _Kind:
         wait_for_all()
 
     def _fit(self, spec: Any, gold: Gold, directory: Path, paid: PaidAnswers | None) -> None:
-        arguments = (spec, gold, directory, _required(paid)) if self.buys else (spec, gold, directory)
-        _imported(self.fitter)(*arguments)
+        _imported(self.fitter)(spec, gold, directory, *self._answers(paid))
 
     def load(self, directory: Path, paid: PaidAnswers | None) -> Teacher:
-        arguments = (directory, _required(paid)) if self.buys else (directory,)
-        teacher: Teacher = _imported(self.teacher)(*arguments)
+        teacher: Teacher = _imported(self.teacher)(directory, *self._answers(paid))
         return teacher
+
+    def _answers(self, paid: PaidAnswers | None) -> tuple[PaidAnswers | None, ...]:
+        if self.buys:
+            return (_required(paid),)
+        return (paid,) if self.keeps else ()
 
 
 def _imported(name: str) -> Any:
@@ -174,8 +183,8 @@ _KINDS: dict[str, _Kind] = {
     "encoder": _Kind("teacher.encoder:fit_encoder", "teacher.encoder:EncoderTeacher", trains=True),
     "prototypes": _Kind("teacher.prototypes:fit_prototypes", "teacher.encoder:EncoderTeacher", trains=True),
     "llm_api": _Kind("teacher.llm_api:fit_llm_api", "teacher.llm_api:LlmApiTeacher", buys=True),
-    "llm_local": _Kind("teacher.llm_local:fit_llm_local", "teacher.llm_local:LlmLocalTeacher"),
-    "nli": _Kind("teacher.nli:fit_nli", "teacher.nli:NliTeacher"),
+    "llm_local": _Kind("teacher.llm_local:fit_llm_local", "teacher.llm_local:LlmLocalTeacher", keeps=True),
+    "nli": _Kind("teacher.nli:fit_nli", "teacher.nli:NliTeacher", keeps=True),
     "recorded": _Kind("teacher.recorded:fit_recorded", "teacher.recorded:RecordedTeacher"),
     "rules": _Kind("teacher.rules:fit_rules", "teacher.rules:RulesTeacher"),
 }

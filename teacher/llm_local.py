@@ -22,8 +22,10 @@ from teacher.conversation import Conversation
 from teacher.encoder import ACTIVATIONS, Gold, load_tokenizer
 from teacher.errors import TeacherError
 from teacher.example import Example, content_id
+from teacher.kept_scores import KeptScores
 from teacher.label_prior import LabelCalibration, batch_prior, contextual_prior, fit_calibration
 from teacher.label_scorer import LabelScorer
+from teacher.paid import PaidAnswers
 from teacher.prompt import PromptTemplate, Question, as_data
 from teacher.retrieval import ExampleChooser, Shown, fit_chooser
 from teacher.scorer import check_vocabulary
@@ -46,6 +48,7 @@ class Asking:
     """How texts are asked about: the model, the order of labels in each prompt, and what fits into it."""
 
     model: str
+    digest: str  # of its files
     task: Task
     orders: tuple[tuple[int, ...], ...]
     batch_size: int
@@ -55,7 +58,7 @@ class Asking:
 class LocalReader:
     """A causal LM that reads prompts and scores labels."""
 
-    def __init__(self, asking: Asking, directory: Path, dtype: torch.dtype) -> None:
+    def __init__(self, asking: Asking, directory: Path, dtype: torch.dtype, answers: PaidAnswers | None = None) -> None:
         """Open the model; raise TeacherError when it cannot be opened or the bare prompt does not fit into it."""
         self.asking = asking
         self.template = PromptTemplate.load(directory / _TEMPLATE)
@@ -68,6 +71,7 @@ class LocalReader:
         self.scorer = LabelScorer(model, self._conversation.encode, most, asking.batch_size)
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
         self._answers = self._settled_answers()
+        self._kept = KeptScores(answers, ["llm_local", asking.digest, str(dtype), most, self._answers])
 
     def scores(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the mean log-probability per token (N, C) of each label; NaN where the prompt is too long."""
@@ -78,10 +82,14 @@ class LocalReader:
         scores = np.zeros((len(texts), len(self._names)), np.float32)
         for start in range(0, len(texts), _CHUNK_TEXTS):
             rows = range(start, min(start + _CHUNK_TEXTS, len(texts)))
-            for order in self.asking.orders:
-                prompts = [self._prompt(texts[row], shown[row], order) for row in rows]
-                scores[rows.start : rows.stop] += self.scorer.scores(prompts, self._answers) / len(self.asking.orders)
+            prompts = [[self._prompt(texts[row], shown[row], order) for order in self.asking.orders] for row in rows]
+            scores[rows.start : rows.stop] = self._kept.scores(prompts, self._score)
         return scores
+
+    def _score(self, prompts: list[list[str]]) -> NDArray[np.float32]:
+        """Return the scores of texts from their prompts, one for each order."""
+        each = [self.scorer.scores(of_order, self._answers) for of_order in zip(*prompts, strict=True)]
+        return np.asarray(np.mean(each, axis=0), np.float32)
 
     def _prompt(self, text: str, shown: Shown, order: Sequence[int]) -> str:
         task, question = self.asking.task, _QUESTIONS[self.asking.task.kind]
@@ -106,9 +114,10 @@ class LocalReader:
         return answers
 
 
-def fit_llm_local(spec: LlmLocalSpec, gold: Gold, directory: Path) -> None:
+def fit_llm_local(spec: LlmLocalSpec, gold: Gold, directory: Path, answers: PaidAnswers | None = None) -> None:
     """Keep the prompt and its examples, learn prior and temperature on `gold.dev`, and write the card.
 
+    Scores are kept in `answers`, where there are some.
     Raises TeacherError before the model is asked when it has no weights or the prompt cannot work.
     """
     digest = checkpoint_digest(spec.model)
@@ -118,10 +127,10 @@ def fit_llm_local(spec: LlmLocalSpec, gold: Gold, directory: Path) -> None:
     (directory / _TEMPLATE).write_text(template.source, encoding="utf-8")
     fit_chooser(spec.prompt, gold, directory)
     orders = label_orders(len(gold.task.labels), spec.orders, gold.seed)
-    asking = Asking(spec.model, gold.task, orders, spec.batch_size, spec.max_tokens)
+    asking = Asking(spec.model, digest, gold.task, orders, spec.batch_size, spec.max_tokens)
     rows = _calibration_rows(gold)
     texts = [row.text for row in rows]
-    reader, dtype = open_quickest(lambda dtype: LocalReader(asking, directory, dtype), texts)
+    reader, dtype = open_quickest(lambda dtype: LocalReader(asking, directory, dtype, answers), texts)
     calibration = _calibrate(spec, gold, reader, rows)
     details = {
         "model": spec.model,
@@ -145,7 +154,7 @@ def fit_llm_local(spec: LlmLocalSpec, gold: Gold, directory: Path) -> None:
 class LlmLocalTeacher:
     """A fitted local LLM: calibrated probabilities over the labels, no mass outside them."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, answers: PaidAnswers | None = None) -> None:
         """Load what `fit_llm_local` wrote; raise TeacherError when the weights are gone or have changed."""
         card = read_card(directory)
         details: dict[str, Any] = card.details
@@ -153,8 +162,9 @@ class LlmLocalTeacher:
         self.task = card.task()
         self.fingerprint = card.fingerprint
         orders = tuple(tuple(order) for order in details["orders"])
-        asking = Asking(details["model"], self.task, orders, details["batch_size"], card.max_tokens)
-        self.reader = LocalReader(asking, directory, stored_dtype(details["dtype"]))
+        model, digest = details["model"], details["digest"]
+        asking = Asking(model, digest, self.task, orders, details["batch_size"], card.max_tokens)
+        self.reader = LocalReader(asking, directory, stored_dtype(details["dtype"]), answers)
         self.parameters = self.reader.parameters
         self._calibration = LabelCalibration.from_details(card.temperature, details)
 

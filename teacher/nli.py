@@ -19,7 +19,9 @@ from teacher.checkpoint import check_digest, checkpoint_digest, load_checkpoint,
 from teacher.encoder import ACTIVATIONS, Gold, load_tokenizer
 from teacher.errors import LabelMismatchError, TeacherError
 from teacher.example import content_id
+from teacher.kept_scores import KeptScores
 from teacher.label_prior import LabelCalibration, fit_calibration
+from teacher.paid import PaidAnswers
 from teacher.scorer import batches, check_vocabulary
 from teacher.soft_labels import SoftLabels
 from teacher.spec import NliSpec
@@ -37,6 +39,7 @@ class Reading:
     """How labels become hypotheses, one list of C for each template, and what fits into the model."""
 
     model: str
+    digest: str  # of its files
     kind: TaskKind
     hypotheses: tuple[tuple[str, ...], ...]
     max_tokens: int
@@ -45,7 +48,7 @@ class Reading:
 class EntailmentReader:
     """A sequence classifier over (text, hypothesis) pairs."""
 
-    def __init__(self, reading: Reading, dtype: torch.dtype) -> None:
+    def __init__(self, reading: Reading, dtype: torch.dtype, answers: PaidAnswers | None = None) -> None:
         """Open the model; raise TeacherError or LabelMismatchError when it is no NLI model or a hypothesis is too
         long for it."""
         self.reading = reading
@@ -56,6 +59,8 @@ class EntailmentReader:
         self._max_tokens = min(reading.max_tokens, self._tokenizer.model_max_length, positions)
         self._signs = _evidence_signs(reading.model, self.model.config, reading.kind)
         self._check_hypotheses()
+        identity = ["nli", reading.digest, str(dtype), reading.kind, reading.hypotheses, self._max_tokens]
+        self._kept = KeptScores(answers, identity)
 
     def scores(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the evidence (N, C) for each label, the mean over the templates.
@@ -63,18 +68,20 @@ class EntailmentReader:
         Single-label: the entailment logit. Multi-label: entailment minus contradiction, whose sigmoid is the softmax
         over these two. Texts are cut where text and hypothesis pass the token limit.
         """
-        hypotheses = [hypothesis for row in self.reading.hypotheses for hypothesis in row]
         templates, labels = len(self.reading.hypotheses), len(self.reading.hypotheses[0])
         scores = np.empty((len(texts), labels), np.float32)
-        step = max(1, _CHUNK_PAIRS // len(hypotheses))
+        step = max(1, _CHUNK_PAIRS // (templates * labels))
         for start in range(0, len(texts), step):
-            chunk = texts[start : start + step]
-            pairs = [(text, hypothesis) for text in chunk for hypothesis in hypotheses]
-            evidence = self._evidence(pairs).reshape(len(chunk), templates, labels)
-            scores[start : start + step] = evidence.mean(axis=1)
+            scores[start : start + step] = self._kept.scores(texts[start : start + step], self._score)
+        return scores
+
+    def _score(self, texts: list[str]) -> NDArray[np.float32]:
+        hypotheses = self.reading.hypotheses
+        pairs = [(text, hypothesis) for text in texts for row in hypotheses for hypothesis in row]
+        scores = self._evidence(pairs).reshape(len(texts), len(hypotheses), -1).mean(axis=1)
         if not np.isfinite(scores).all():
             raise TeacherError("the model answered with NaN or infinity; its weights are damaged or overflowed")
-        return scores
+        return np.asarray(scores, np.float32)
 
     def _evidence(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         """Return the evidence (P,) in P pairs, answered in batches of like length."""
@@ -105,17 +112,18 @@ class EntailmentReader:
             )
 
 
-def fit_nli(spec: NliSpec, gold: Gold, directory: Path) -> None:
+def fit_nli(spec: NliSpec, gold: Gold, directory: Path, answers: PaidAnswers | None = None) -> None:
     """Turn labels into hypotheses, calibrate the answers on `gold.dev`, and write the card.
 
+    Scores are kept in `answers`, where there are some.
     Raises TeacherError or LabelMismatchError before a text is read when a template has no slot, or the model has no
     weights or no entailment label.
     """
     hypotheses = make_hypotheses(spec.templates, gold.task)
     digest = checkpoint_digest(spec.model)
-    reading = Reading(spec.model, gold.task.kind, hypotheses, spec.max_tokens)
+    reading = Reading(spec.model, digest, gold.task.kind, hypotheses, spec.max_tokens)
     texts = [example.text for example in gold.dev]
-    reader, dtype = open_quickest(lambda dtype: EntailmentReader(reading, dtype), texts)
+    reader, dtype = open_quickest(lambda dtype: EntailmentReader(reading, dtype, answers), texts)
     scores = reader.scores(texts)
     gold.progress(len(texts))
     calibration = fit_calibration(gold.task.kind, scores, gold.targets(gold.dev), prior=None)
@@ -138,7 +146,7 @@ def fit_nli(spec: NliSpec, gold: Gold, directory: Path) -> None:
 class NliTeacher:
     """A fitted NLI model: calibrated probabilities over the labels, no mass outside them."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, answers: PaidAnswers | None = None) -> None:
         """Load what `fit_nli` wrote; raise TeacherError when the weights are gone or have changed."""
         card = read_card(directory)
         details: dict[str, Any] = card.details
@@ -146,8 +154,8 @@ class NliTeacher:
         self.task = card.task()
         self.fingerprint = card.fingerprint
         hypotheses = tuple(tuple(row) for row in details["hypotheses"])
-        reading = Reading(details["model"], card.task_kind, hypotheses, card.max_tokens)
-        self.reader = EntailmentReader(reading, stored_dtype(details["dtype"]))
+        reading = Reading(details["model"], details["digest"], card.task_kind, hypotheses, card.max_tokens)
+        self.reader = EntailmentReader(reading, stored_dtype(details["dtype"]), answers)
         self.parameters = sum(parameter.numel() for parameter in self.reader.model.parameters())
         self._calibration = LabelCalibration.from_details(card.temperature, details)
 

@@ -61,6 +61,7 @@ class ModelSpec(Spec):
     models: ClassVar[tuple[str, ...]] = ()  # fields that name a Hugging Face model to open here, or null
     files: ClassVar[tuple[str, ...]] = ()  # fields that name a file or folder whose content shapes the answers, or null
     data_files: ClassVar[tuple[str, ...]] = ()  # the same, relative to data.root
+    keeps_answers: ClassVar[bool] = False  # they cost money or much time, so a run keeps every one
 
     def parts(self, path: KeyPath = ()) -> Iterator[tuple[KeyPath, "ModelSpec"]]:
         """Yield this and every spec inside it, each with its place in the config."""
@@ -157,6 +158,7 @@ class LlmApiSpec(ModelSpec):
     """Ask an OpenAI-compatible endpoint. The key is read from the environment variable `key_env` and never stored."""
 
     files: ClassVar = ("prices",)
+    keeps_answers: ClassVar = True
 
     kind: Literal["llm_api"] = "llm_api"
     base_url: str
@@ -187,6 +189,7 @@ class LlmLocalSpec(ModelSpec):
     """Score every label with a Hugging Face causal LM on this machine."""
 
     models: ClassVar = ("model",)
+    keeps_answers: ClassVar = True
 
     kind: Literal["llm_local"] = "llm_local"
     model: str
@@ -201,6 +204,7 @@ class NliSpec(ModelSpec):
     """Zero-shot entailment: does the text entail `template` with the label in it?"""
 
     models: ClassVar = ("model",)
+    keeps_answers: ClassVar = True
 
     kind: Literal["nli"] = "nli"
     model: str
