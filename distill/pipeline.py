@@ -58,6 +58,11 @@ def _build_corpus(conductor: Conductor, directory: Path, update: Update) -> None
 def _build_teacher(conductor: Conductor, directory: Path, update: Update) -> None:
     from distill.teach import teach
 
+    if conductor.paid and is_first_process():
+        from distill.paid_before import paid_before
+
+        for line in paid_before(conductor, conductor.paid):
+            conductor.reporter.say(line)
     teach(conductor.teacher, conductor.label_inputs(update), directory)
 
 

@@ -16,6 +16,7 @@ from scipy.stats import t as student_t
 from distill.conductor import Conductor
 from distill.config import LoadedConfig
 from distill.errors import InputError
+from distill.paid_before import paid_before, rows_to_ask
 from distill.pipeline import STAGES, run_pipeline
 from distill.progress import Reporter
 from distill.scores import dev_score
@@ -110,17 +111,20 @@ def price_labelling(
         return ["nothing to pay: no teacher of this config asks an endpoint"]
     run_pipeline(loaded, runs=runs, until="corpus", reporter=reporter)
     with closing(MeteredAnswers(conductor.run / "answers.sqlite", budget_usd)) as paid:
+        before = list(paid_before(conductor, paid))
         quotes = [_quote(place, spec, conductor, paid, rows) for place, spec in parts.items()]
         lines = [line for quote in quotes for line in quote.lines()]
         if len(quotes) > 1:
             lines.append(f"in all, labelling: ${sum(quote.label_rows * quote.usd.estimate for quote in quotes):,.4f}")
+        lines += before
         lines.append(f"paid in this run so far: ${paid.spent_usd:,.4f}; these answers are kept and not paid again")
     return lines
 
 
 def _quote(place: str, spec: LlmApiSpec, conductor: Conductor, paid: MeteredAnswers, rows: int) -> Quote:
     corpus, task, seed = conductor.path("corpus"), conductor.task, conductor.config.seed
-    counts = _rows_to_ask(conductor)
+    counts = rows_to_ask(conductor)
+    counts["pool"] *= 1 + (conductor.config.label.variants or 0)
     dev, others = _sample(corpus, counts, rows, seed)
     gold = Gold(task, read_part(corpus, "gold"), dev, dev_score(task.kind), seed)
     direct = spec.model_copy(update={"transport": "direct"})  # a batch may take a day; its answers would be the same
@@ -166,13 +170,7 @@ def mean_interval(values: NDArray[np.float64]) -> Interval:
     return Interval(mean, max(mean - half, 0.0), mean + half)
 
 
-def _rows_to_ask(conductor: Conductor) -> dict[str, int]:
-    rows, label = read_meta(conductor.path("corpus")).rows, conductor.config.label
-    pool = rows["pool"] if label.select is None else min(label.select.budget_rows, rows["pool"])
-    return {"dev": rows["dev"], "test": rows["test"], "pool": pool * (1 + (label.variants or 0))}
-
-
-def _sample(corpus: Path, counts: Mapping[str, int], rows: int, seed: int) -> tuple[list[Example], list[Example]]:
+def _sample(corpus: Path, counts: Mapping[PartName, int], rows: int, seed: int) -> tuple[list[Example], list[Example]]:
     """Return rows of dev, at least one, and of pool and test, as many of each as their share of all rows to ask."""
     generator = np.random.default_rng(seed)
     share = rows / sum(counts.values())

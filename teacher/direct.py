@@ -33,7 +33,17 @@ from teacher.paid import PaidAnswers
 from teacher.prices import Price
 from teacher.rate import AdaptiveRate, Stopped, retry_after_seconds
 from teacher.spec import LlmApiSpec
-from teacher.wire import Dialect, Fault, TokenEstimate, Transient, Unanswerable, judge, read_reply, shown_address
+from teacher.wire import (
+    Dialect,
+    Fault,
+    TokenEstimate,
+    Transient,
+    Unanswerable,
+    endpoint_name,
+    judge,
+    read_reply,
+    shown_address,
+)
 
 _GRACE_SECONDS = 8.0  # for calls under way when somebody interrupts
 _LEAST_OUTAGE_ROWS = 16
@@ -57,7 +67,7 @@ class Line:
     @property
     def endpoint(self) -> str:
         """Return whose answers these are in the cache."""
-        return self.spec.endpoint or shown_address(self.spec.base_url).rstrip("/")
+        return endpoint_name(self.spec)
 
     def worst_usd(self, request: CompletionRequest, samples: int) -> float:
         """Return what a call may cost at most, as far as the prompt's tokens can be known before."""

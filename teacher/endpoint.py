@@ -4,11 +4,12 @@ The key is read from the environment and stays here: no message, file or represe
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import openai
 
+from teacher.asked_book import Origin, note_asked
 from teacher.base import Progress
 from teacher.batch import ask_in_batches
 from teacher.completion import Completion, CompletionRequest, Failure, Outcome, completion_key, joined, known_parts
@@ -84,6 +85,11 @@ class Endpoint:
                 f"{outcome.raw}){hint}; change the teacher's settings and run the same command again"
             )
         return outcome
+
+    def note(self, origin: Origin, asked: Iterable[tuple[str, CompletionRequest]]) -> None:
+        """Write down which texts, by content id, the answers to requests will be about."""
+        keys = ((completion_key(origin.model, request, endpoint=origin.endpoint), text) for text, request in asked)
+        note_asked(self.paid, origin, keys)
 
     def worst_usd(self, request: CompletionRequest) -> float:
         """Return what `request` may cost at most."""

@@ -5,7 +5,7 @@ that of `answers.py`; here they come together.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit, softmax
 
 from teacher.answers import NO_LOGPROBS, Reading, Way, is_split, make_way
+from teacher.asked_book import Origin
 from teacher.base import Progress, TeacherCard, read_card
 from teacher.calibrate import fit_temperature
 from teacher.completion import Completion, Failure, Outcome
@@ -20,11 +21,12 @@ from teacher.encoder import Gold
 from teacher.endpoint import Endpoint
 from teacher.errors import EndpointError, TeacherError
 from teacher.example import content_id
-from teacher.paid import PaidAnswers
+from teacher.paid import PaidAnswers, answer_key
 from teacher.prompter import Prompter, save_prompt
 from teacher.soft_labels import Rejected, SoftLabels
 from teacher.spec import LlmApiSpec
 from teacher.task import TaskKind
+from teacher.wire import endpoint_name
 
 _CERTAIN = 1e-6  # how near to 0 and 1 a probability may come before its logarithm is taken
 _RAW_CHARACTERS = 200
@@ -58,7 +60,7 @@ def fit_llm_api(spec: LlmApiSpec, gold: Gold, directory: Path, paid: PaidAnswers
     TeacherCard.of(
         gold.task,
         "llm_api",
-        _identity(spec, prompter, way),
+        asdict(_origin(spec, prompter, way)),
         temperature=temperature,
         max_tokens=spec.max_tokens,
         warnings=warnings,
@@ -100,8 +102,21 @@ class LlmApiTeacher:
         )
 
 
+def origins(spec: LlmApiSpec, gold: Gold, directory: Path) -> list[Origin]:
+    """Return whom and how `spec` would ask: as it says, or in each way that it may settle on.
+
+    Puts the prompt into `directory`. Raises TeacherError for one that cannot work.
+    """
+    save_prompt(spec.prompt, gold, directory)
+    prompter = Prompter(gold.task, gold.seed, directory)
+    methods = [spec.answers] if spec.answers else dict.fromkeys([_first_method(gold.task.kind), "votes"])
+    return [_origin(spec, prompter, make_way(each, gold.task.kind, prompter.book, spec)) for each in methods]
+
+
 def _ask(texts: Sequence[str], prompter: Prompter, way: Way, endpoint: Endpoint, progress: Progress) -> _Answers:
     calls, shown = prompter.calls(texts, way)
+    asked = ((content_id(text), request) for text, group in zip(texts, calls, strict=True) for request in group)
+    endpoint.note(_origin(endpoint.spec, prompter, way), asked)
     outcomes = iter(endpoint.complete([request for group in calls for request in group], progress))
     rows, readings, costs, rejected = [], [], [], []
     for row, group in enumerate(calls):
@@ -137,7 +152,7 @@ def _settle_way(
     It is as the spec says; without a word in it by log-probabilities, if a first call gives them.
     """
     kind, book = prompter.task.kind, prompter.book
-    method = spec.answers or ("logprobs" if kind is TaskKind.SINGLE_LABEL else "votes")
+    method = spec.answers or _first_method(kind)
     way = make_way(method, kind, book, spec)
     prompter.check_context(texts, way, spec.max_tokens)
     try:
@@ -154,6 +169,10 @@ def _settle_way(
     way = make_way("votes", kind, book, spec)
     _first_answer(prompter, way, endpoint, texts)
     return way, [f"{spec.model}: {problem}; {spec.samples} votes are taken for each text instead"]
+
+
+def _first_method(kind: TaskKind) -> str:
+    return "logprobs" if kind is TaskKind.SINGLE_LABEL else "votes"
 
 
 def _first_answer(prompter: Prompter, way: Way, endpoint: Endpoint, texts: Sequence[str]) -> Completion:
@@ -177,13 +196,10 @@ def _check_answered(texts: Sequence[str], answers: _Answers, spec: LlmApiSpec) -
         )
 
 
-def _identity(spec: LlmApiSpec, prompter: Prompter, way: Way) -> dict[str, object]:
-    return {
-        "model": [spec.endpoint or spec.base_url, spec.model],
-        "prompt": prompter.identity,
-        "questions": [question.answer for question in way.questions],
-        "decoding": [way.method, way.max_tokens, way.temperature, way.samples, way.top_logprobs],
-    }
+def _origin(spec: LlmApiSpec, prompter: Prompter, way: Way) -> Origin:
+    prompt = answer_key(prompt=prompter.identity, questions=[question.answer for question in way.questions])
+    decoding = [way.method, way.max_tokens, way.temperature, way.samples, way.top_logprobs]
+    return Origin(endpoint_name(spec), spec.model, prompt, answer_key(decoding=decoding))
 
 
 def _logits(kind: TaskKind, probs: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from teacher.completion import Completion, CompletionRequest, TokenAlternatives
 from teacher.errors import EndpointError
+from teacher.spec import LlmApiSpec
 
 _RAW_CHARACTERS = 500
 _TRY_AGAIN = (408, 409, 425, 429)
@@ -260,6 +261,11 @@ def shown_address(base_url: str) -> str:
     """Return the address of an endpoint without what somebody may have put before its host."""
     parts = urlsplit(base_url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def endpoint_name(spec: LlmApiSpec) -> str:
+    """Return whose answers those of an endpoint are in the cache."""
+    return spec.endpoint or shown_address(spec.base_url).rstrip("/")
 
 
 def _fault(reason: str, raw: str, *, is_outage: bool, bill: tuple[int, int] | None = NOTHING) -> Transient:

@@ -182,3 +182,30 @@ def test_the_interval_of_a_mean_is_students() -> None:
     low, high = t.interval(0.95, 11, values.mean(), values.std(ddof=1) / np.sqrt(12))
     assert (found.low, found.estimate, found.high) == pytest.approx((low, values.mean(), high))
     assert mean_interval(np.array([0.0, 0.0, 9.0])).low == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("teacher.base_url={moved}", r"under another endpoint {url}; they are .*; if that is the same model, {advice}"),
+        ("teacher.prompt.examples=1", r"under another prompt; they are asked and paid anew$"),
+        ("teacher.top_logprobs=5", r"under another decoding; they are asked and paid anew$"),
+        ("teacher.model=larger", r"under another model tiny; they are asked and paid anew$"),
+    ],
+)
+def test_what_was_paid_before_is_told_before_it_is_paid_anew(
+    config: Path, server: FaultServer, change: str, told: str
+) -> None:
+    server.settings.models.append("larger")
+    price(config, 9)
+    moved = server.url.replace("127.0.0.1", "localhost")
+    (config.parent / "prices.yaml").write_text("models: {'*': {prompt: 1, completion: 1}}", encoding="utf-8")
+    *_, line, _ = price(config, 9, change.format(moved=moved))
+    asked = rf"teacher \(\w+\): 9 of the {pool_rows(config) + DEV + TEST} texts of this run have answers, which cost \$"
+    advice = rf"teacher\.endpoint={server.url} finds them$"
+    assert re.search(asked + r"\d\.\d{4}, " + told.format(url=server.url, advice=advice), line)
+    assert "9 of the" not in "".join(price(config, 9, change.format(moved=moved)))
+    if "base_url" in change:
+        before = server.counts()["paid"]
+        price(config, 9, change.format(moved=moved), f"teacher.endpoint={server.url}")
+        assert server.counts()["paid"] == before
