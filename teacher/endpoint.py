@@ -86,6 +86,11 @@ class Endpoint:
             )
         return outcome
 
+    def forget(self, request: CompletionRequest) -> None:
+        """Let the next run ask `request` again; what it cost stays booked."""
+        key = completion_key(self.spec.model, request, endpoint=self._line.endpoint)
+        self.paid.write(lambda connection: connection.execute("DELETE FROM answers WHERE key = ?", (key,))).result()
+
     def note(self, origin: Origin, asked: Iterable[tuple[str, CompletionRequest]]) -> None:
         """Write down which texts, by content id, the answers to requests will be about."""
         keys = ((completion_key(origin.model, request, endpoint=origin.endpoint), text) for text, request in asked)

@@ -21,10 +21,14 @@ class WeakTeacherError(TeacherError):
     """The teacher is no better than a linear model, so distilling it would only lose quality."""
 
 
-class PriceError(TeacherError):
-    """What a call costs is not known, so it cannot be paid for."""
+class SettingError(TeacherError):
+    """What somebody wrote for a teacher cannot be used: a prompt, rules, how examples are chosen."""
 
     exit_code = 2
+
+
+class PriceError(SettingError):
+    """What a call costs is not known, so it cannot be paid for."""
 
 
 class BudgetError(TeacherError):

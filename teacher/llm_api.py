@@ -16,10 +16,10 @@ from teacher.answers import NO_LOGPROBS, Reading, Way, is_split, make_way
 from teacher.asked_book import Origin
 from teacher.base import Progress, TeacherCard, read_card
 from teacher.calibrate import fit_temperature
-from teacher.completion import Completion, Failure, Outcome
+from teacher.completion import Completion, CompletionRequest, Failure, Outcome
 from teacher.encoder import Gold
 from teacher.endpoint import Endpoint
-from teacher.errors import EndpointError, TeacherError
+from teacher.errors import EndpointError, SettingError, TeacherError
 from teacher.example import content_id
 from teacher.paid import PaidAnswers, answer_key
 from teacher.prompter import Prompter, save_prompt
@@ -165,7 +165,8 @@ def _settle_way(
     if problem is None:
         return way, []
     if spec.answers:
-        raise TeacherError(f"teacher.answers is logprobs, but {problem} ({spec.model}); set it to votes, or to null")
+        endpoint.forget(_first_request(prompter, way, texts))  # the server may be set up better before the next run
+        raise SettingError(f"teacher.answers is logprobs, but {problem} ({spec.model}); set it to votes, or to null")
     way = make_way("votes", kind, book, spec)
     _first_answer(prompter, way, endpoint, texts)
     return way, [f"{spec.model}: {problem}; {spec.samples} votes are taken for each text instead"]
@@ -176,7 +177,11 @@ def _first_method(kind: TaskKind) -> str:
 
 
 def _first_answer(prompter: Prompter, way: Way, endpoint: Endpoint, texts: Sequence[str]) -> Completion:
-    return endpoint.check(prompter.calls(texts[:1] or ["A text."], way)[0][0][0])
+    return endpoint.check(_first_request(prompter, way, texts))
+
+
+def _first_request(prompter: Prompter, way: Way, texts: Sequence[str]) -> CompletionRequest:
+    return prompter.calls(texts[:1] or ["A text."], way)[0][0][0]
 
 
 def _logprobs_problem(first: Completion, way: Way, prompter: Prompter) -> str | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from teacher.errors import TeacherError
+from teacher.errors import SettingError
 from teacher.example import Example, normalise
 from teacher.task import Task, TaskKind
 
@@ -57,29 +57,29 @@ class PromptTemplate:
 
     @classmethod
     def load(cls, path: str | Path | None) -> "PromptTemplate":
-        """Read a template file, None: the one that comes with Potstill; raise TeacherError when it cannot work."""
+        """Read a template file, None: the one that comes with Potstill; raise SettingError when it cannot work."""
         name = "the template" if path is None else str(path)
         try:
             file = files("teacher").joinpath("prompts/default.txt") if path is None else Path(path)
             return cls.parse(file.read_text(encoding="utf-8"), name)
         except (OSError, UnicodeDecodeError) as error:
-            raise TeacherError(f"cannot read the prompt template {name}: {error}; wanted a text file") from error
+            raise SettingError(f"cannot read the prompt template {name}: {error}; wanted a text file") from error
 
     @classmethod
     def parse(cls, source: str, name: str = "the template") -> "PromptTemplate":
-        """Cut a template into its sections; raise TeacherError for a missing text slot or an unknown slot or role."""
+        """Cut a template into its sections; raise SettingError for a missing text slot or an unknown slot or role."""
         pieces = _SECTION.split(source)
         sections = tuple((pieces[at], pieces[at + 1].strip()) for at in range(1, len(pieces), 2))
         if not sections:
             sections = (("user", source.strip()),)
         elif pieces[0].strip():
-            raise TeacherError(f"{name}: found text above the first section, wanted it under ### system or ### user")
+            raise SettingError(f"{name}: found text above the first section, wanted it under ### system or ### user")
         strangers = [role for role, _ in sections if role not in _ROLES]
         if strangers:
-            raise TeacherError(f"{name}: found the section ### {strangers[0]}, wanted ### system or ### user")
+            raise SettingError(f"{name}: found the section ### {strangers[0]}, wanted ### system or ### user")
         slots = {slot for _, text in sections for slot in _SLOT.findall(text)}
         if unknown := sorted(slots - set(_SLOTS)):
-            raise TeacherError(f"{name}: found the slot {{{unknown[0]}}}, wanted one of {_braced(_SLOTS)}")
+            raise SettingError(f"{name}: found the slot {{{unknown[0]}}}, wanted one of {_braced(_SLOTS)}")
         template = cls(sections, source)
         template.require("text", name=name)
         return template
@@ -97,7 +97,7 @@ class PromptTemplate:
     def require(self, *slots: str, name: str = "the template") -> None:
         """Raise TeacherError unless each of `slots` stands in the template."""
         if missing := [slot for slot in slots if slot not in self.slots]:
-            raise TeacherError(f"{name}: found no {{{missing[0]}}} slot; put {{{missing[0]}}} where it belongs")
+            raise SettingError(f"{name}: found no {{{missing[0]}}} slot; put {{{missing[0]}}} where it belongs")
 
     def render(
         self,

@@ -13,7 +13,7 @@ from teacher.answers import Way
 from teacher.codes import CodeBook
 from teacher.completion import CompletionRequest
 from teacher.encoder import Gold
-from teacher.errors import TeacherError
+from teacher.errors import SettingError
 from teacher.prompt import PromptTemplate, estimate_tokens
 from teacher.retrieval import ExampleChooser, Shown, fit_chooser
 from teacher.spec import PromptSpec
@@ -49,7 +49,7 @@ class Prompter:
         groups = self.calls(texts, way)[0]
         tokens = [max(estimate_tokens(each.messages) + each.max_tokens for each in group) for group in groups]
         if tokens and (middle := round(statistics.median(tokens))) > max_tokens:
-            raise TeacherError(
+            raise SettingError(
                 f"the prompt of a middling text and its answer take about {middle:,} tokens, wanted at most "
                 f"{max_tokens:,} (teacher.max_tokens); show fewer examples or passages, describe labels shorter, "
                 "or raise it if the model takes more"

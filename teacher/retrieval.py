@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from teacher.encoder import Gold, load_embedder
-from teacher.errors import TeacherError
+from teacher.errors import SettingError, TeacherError
 from teacher.example import Example, content_id, leak_words, normalise
 from teacher.files import file_digest
 from teacher.prompt import Passage
@@ -115,7 +115,7 @@ class ExampleChooser:
         there = {name: path for name, path in vectors.items() if path.is_file()}
         dense = _Embedder(card.encoder) if card.encoder and there else None
         if dense and Path(card.encoder or "").is_absolute() and not Path(card.encoder or "").is_dir():
-            raise TeacherError(
+            raise SettingError(
                 f"{directory / _FILE} chooses examples with the encoder in {card.encoder}, which is not there; put it "
                 "back, or set prompt.encoder to where it is now and label again"
             )
@@ -164,12 +164,12 @@ def read_passages(folder: Path) -> list[Passage]:
         try:
             paragraphs = _paragraphs(path.read_text(encoding="utf-8-sig"))
         except (OSError, UnicodeDecodeError) as error:
-            raise TeacherError(f"cannot read the document {path}: {error}; save it as UTF-8") from error
+            raise SettingError(f"cannot read the document {path}: {error}; save it as UTF-8") from error
         name = path.relative_to(folder).as_posix()
         passages += [Passage(f"{name}#{number}", text) for number, text in enumerate(paragraphs, start=1)]
     if not passages:
         found = "no paragraph in a .txt or .md file" if folder.is_dir() else "no folder"
-        raise TeacherError(f"found {found} at {folder}, wanted the documents of prompt.documents; check the path")
+        raise SettingError(f"found {found} at {folder}, wanted the documents of prompt.documents; check the path")
     return passages
 
 
@@ -256,11 +256,11 @@ def _paragraphs(document: str) -> Iterator[str]:
 
 def _check(spec: PromptSpec, gold: Gold) -> None:
     if spec.examples and spec.choose == "dense" and not spec.encoder:
-        raise TeacherError("prompt.choose is dense, which wants prompt.encoder; name one, or choose bm25")
+        raise SettingError("prompt.choose is dense, which wants prompt.encoder; name one, or choose bm25")
     if spec.examples and len(gold.train) <= spec.examples:
-        raise TeacherError(
+        raise SettingError(
             f"found {len(gold.train)} gold rows, wanted more than the {spec.examples} of prompt.examples; "
             "ask for fewer examples or bring more gold"
         )
     if spec.passages and not spec.documents:
-        raise TeacherError("prompt.passages is set, but prompt.documents is not; name the folder of documents")
+        raise SettingError("prompt.passages is set, but prompt.documents is not; name the folder of documents")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from teacher.errors import LabelMismatchError, TeacherError
+from teacher.errors import LabelMismatchError, SettingError, TeacherError
 from teacher.label_model import Votes
 from teacher.task import Task, TaskKind
 
@@ -42,7 +42,7 @@ def rule(function: Vote) -> Vote:
 def keywords(label: str, words: Sequence[str]) -> Vote:
     """Add a rule that votes for `label` where one of `words` (or phrases) stands as a whole word, in any case."""
     if isinstance(words, str) or not all(isinstance(word, str) and word.strip() for word in words) or not words:
-        raise TeacherError(f"keywords({label!r}, ...): found {words!r}, wanted a list of words")
+        raise SettingError(f"keywords({label!r}, ...): found {words!r}, wanted a list of words")
     phrases = "|".join(r"\s+".join(map(re.escape, word.split())) for word in words)
     return _add_search(f"keywords {label}", label, rf"(?<!\w)(?:{phrases})(?!\w)")
 
@@ -67,11 +67,11 @@ def load_rules(path: Path, task: Task) -> list[Rule]:
         raise
     # The file is the user's: it may raise anything, an exit included.
     except (Exception, SystemExit) as error:
-        raise TeacherError(f"{path} cannot be run: {_told(error)}; correct the file") from error
+        raise SettingError(f"{path} cannot be run: {_told(error)}; correct the file") from error
     finally:
         _collected.reset(token)
     if not found:
-        raise TeacherError(f"{path} has no rule; mark functions with @rule, or call keywords(...) or pattern(...)")
+        raise SettingError(f"{path} has no rule; mark functions with @rule, or call keywords(...) or pattern(...)")
     for each in found:
         for label in each.labels:
             _column(label, each.name, None, task)
@@ -104,7 +104,7 @@ def _add_search(name: str, label: str, regex: str) -> Vote:
     try:
         compiled = re.compile(regex, re.IGNORECASE)
     except re.error as error:
-        raise TeacherError(f"{name}: {regex!r} is no regular expression ({error}); correct it") from error
+        raise SettingError(f"{name}: {regex!r} is no regular expression ({error}); correct it") from error
 
     def vote(text: str) -> str | None:
         return label if compiled.search(text) else None
@@ -129,14 +129,14 @@ def _columns(each: Rule, text: str, task: Task) -> list[int]:
     try:
         vote = each.vote(text)
     except Exception as error:
-        raise TeacherError(
+        raise SettingError(
             f"the rule {each.name!r} failed on the text {text[:_SHOWN]!r}: {_told(error)}; correct the rule"
         ) from error
     if vote is None:
         return []
     named = [vote] if isinstance(vote, str) or not isinstance(vote, Sequence) else list(dict.fromkeys(vote))
     if task.kind is TaskKind.SINGLE_LABEL and len(named) > 1:
-        raise TeacherError(
+        raise SettingError(
             f"the rule {each.name!r} voted for {named} on the text {text[:_SHOWN]!r}; "
             f"wanted one label or None in a {task.kind} task"
         )
@@ -154,4 +154,7 @@ def _column(label: object, name: str, text: str | None, task: Task) -> int:
 
 
 def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    """Return what the user's code raised, and in which line of it; the text of a SyntaxError has its own."""
+    inside = error.__traceback__.tb_next if error.__traceback__ else None
+    place = f" (line {inside.tb_lineno})" if inside and not isinstance(error, SyntaxError) else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"

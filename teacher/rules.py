@@ -48,8 +48,8 @@ def fit_rules(spec: RulesSpec, gold: "Gold", directory: Path) -> None:
     Accuracies come from agreement on the gold.train texts, whose labels are soft anchors; the card's details put them
     beside what each rule does on gold.dev, which the model has not seen. Dev also sets the temperature.
     """
+    rules = load_rules(Path(spec.file), gold.task)  # where it stands, so that an error names it
     shutil.copyfile(spec.file, directory / RULES)
-    rules = load_rules(directory / RULES, gold.task)
     train, dev = (collect_votes(rules, [one.text for one in part], gold.task) for part in (gold.train, gold.dev))
     targets, dev_targets = gold.targets(gold.train), gold.targets(gold.dev)
     if not len(train.rows):

@@ -143,6 +143,8 @@ def test_asking_for_log_probabilities_that_nobody_offers_is_one_line_after_one_c
         fit(make_spec(server, prices, answers="logprobs"), paid, tmp_path / "teacher")
     assert "\n" not in str(error.value)
     assert server.counts()["paid"] == 1
+    server.settings.logprobs = True  # somebody has set the server up better
+    assert fit(make_spec(server, prices, answers="logprobs"), paid, tmp_path / "again").method == "logprobs"
 
 
 @pytest.mark.parametrize("answers", ["logprobs", "votes", "candidates"])

@@ -11,7 +11,7 @@ import pytest
 from distill.scores import dev_score
 from teacher.base import read_card
 from teacher.encoder import Gold
-from teacher.errors import LabelMismatchError, TeacherError
+from teacher.errors import LabelMismatchError, SettingError, TeacherError
 from teacher.example import Example, content_id
 from teacher.rules import RulesTeacher, fit_rules
 from teacher.soft_labels import Rejected
@@ -124,7 +124,7 @@ def test_a_rule_that_goes_wrong_is_told_with_its_name_and_the_text(fit: Fit, rul
     [
         ("def broken(:\n", "cannot be run: SyntaxError"),
         ("import a_module_nobody_has\n", "cannot be run: ModuleNotFoundError: No module named 'a_module_nobody_has'"),
-        ("raise SystemExit(3)\n", "cannot be run: SystemExit: 3"),
+        ("x = 1\nraise SystemExit(3)\n", r"mine.py cannot be run: SystemExit: 3 \(line 2\)"),
         ("x = 1\n", "has no rule; mark functions with @rule"),
         ("from teacher.rules import pattern\npattern('size', '(')\n", "'\\(' is no regular expression"),
         ("from teacher.rules import keywords\nkeywords('size', 'big')\n", "found 'big', wanted a list of words"),
@@ -132,7 +132,7 @@ def test_a_rule_that_goes_wrong_is_told_with_its_name_and_the_text(fit: Fit, rul
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused_before_any_text_is_read(fit: Fit, source: str, message: str) -> None:
-    with pytest.raises((TeacherError, LabelMismatchError), match=message):
+    with pytest.raises((SettingError, LabelMismatchError), match=message):
         fit(source)
 
 
