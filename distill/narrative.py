@@ -57,8 +57,8 @@ def _tell_teacher(conductor: Conductor) -> None:
         return
     advice = (
         f"the teacher's {metric} on dev is {teacher:.4f}, no better than TF-IDF with a linear model on the same gold "
-        f"({rival:.4f}); distilling it would only lose quality: give more gold, train longer (teacher.epochs), choose "
-        "a stronger teacher.model, or go on all the same with label.weak_teacher=warn"
+        f"({rival:.4f}); distilling it would only lose quality: give more gold, improve the teacher (a stronger model, "
+        "more epochs, a better prompt or rules), or go on all the same with label.weak_teacher=warn"
     )
     if conductor.config.label.weak_teacher == "stop":
         raise WeakTeacherError(advice)

@@ -38,12 +38,12 @@ def ablation_table(report: Report) -> Table:
             cells += [percent(number(entry, part)), interval(low, high, hundredths)]
         rows.append((*cells, percent(number(entry, "alone")), percent(number(entry, "together"))))
     columns = (
-        *("", "mean weight", "answered", f"{metric}, dev", "95 % interval", f"{metric}, test", "95 % interval"),
-        *("alone, where it answers", "committee there"),
+        *("", "weight", "answered", f"{metric}, dev", "95 % interval", f"{metric}, test", "95 % interval"),
+        *("where it answers", "committee there"),
     )
     note = (
         "A row that was not answered counts as wrong. On dev the learned weights are scored on rows they were not "
-        "learned on."
+        "learned on. A weight is the mean over the labels."
     )
     return Table("Committee, member by member", columns, tuple(rows), note if rows else "The teacher is no committee.")
 

@@ -31,7 +31,7 @@ Floats = NDArray[np.float32]
 class MemberAnswers:
     """What M members said of N texts, side by side; `probs` (M, N, C) is 0 where a member rejected the text."""
 
-    names: tuple[str, ...]  # the members' methods, numbered where two share one
+    names: tuple[str, ...]  # what the members are called, numbered where two share a name
     ids: tuple[str, ...]
     probs: Floats
     outside: Floats  # (M, N), 1 where a member rejected the text
@@ -132,7 +132,8 @@ def ask_members(members: Sequence[Teacher], texts: Sequence[str]) -> MemberAnswe
     for place, answers in enumerate(given):
         mask = answered_mask(ids, answers)
         probs[place, mask], outside[place, mask] = answers.probs, answers.outside
-    return MemberAnswers(_numbered([answers.method for answers in given]), ids, probs, outside, given)
+    names = [getattr(member, "title", answers.method) for member, answers in zip(members, given, strict=True)]
+    return MemberAnswers(_numbered(names), ids, probs, outside, given)
 
 
 def ablate(

@@ -79,6 +79,7 @@ class LlmApiTeacher:
         self.fingerprint = card.fingerprint
         self.parameters = 0  # they are not here
         self.method: str = card.details["method"]
+        self.title = f"{spec.model} ({self.method})"
         self._temperature = card.temperature
         self._prompter = Prompter(self.task, card.details["seed"], directory)
         self._way = make_way(self.method, self.task.kind, self._prompter.book, spec)

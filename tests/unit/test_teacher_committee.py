@@ -3,7 +3,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from distill.scores import dev_score
 from teacher.base import read_card
@@ -14,14 +13,11 @@ from teacher.example import Example, content_id
 from teacher.mixture import mix
 from teacher.soft_labels import Rejected, SoftLabels
 from teacher.task import Task, TaskKind
+from tests.members import ROWS, TRUTH, Floats, member
 
 LABELS = ("delivery", "payment", "size")
 TASK = Task(TaskKind.SINGLE_LABEL, LABELS)
-ROWS = 240
-TRUTH = np.arange(ROWS) % 3
-TARGETS = np.eye(3, dtype=np.float32)[TRUTH]
 TEXTS = [f"text {row}" for row in range(ROWS)]
-Floats = NDArray[np.float32]
 
 
 class TableTeacher:
@@ -54,16 +50,6 @@ class TableTeacher:
             cost_usd=None if cost is None else np.full(len(kept), cost),  # type: ignore[arg-type]
             sources=None if sources is None else tuple((*sources, text) for text in kept),  # type: ignore[misc]
         )
-
-
-def member(good: set[int], seed: int) -> Floats:
-    """Return answers that find the classes `good` and take every other text for one of the other two classes."""
-    generator = np.random.default_rng(seed)
-    logits = generator.normal(scale=0.5, size=(ROWS, 3))
-    for row, label in enumerate(TRUTH):
-        logits[row, label if label in good else (label + generator.integers(1, 3)) % 3] += 3
-    shares = np.exp(logits)
-    return (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def gold(task: Task = TASK) -> Gold:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from teacher.answers import OUTSIDE
+from teacher.committee import ask_members
 from teacher.encoder import Gold
 from teacher.errors import EndpointError, TeacherError
 from teacher.example import Example, content_id
@@ -130,6 +131,7 @@ def test_votes_are_taken_and_said_where_there_are_no_log_probabilities(
     server.settings.logprobs = False
     teacher = fit(make_spec(server, prices), paid, tmp_path / "teacher")
     assert teacher.label(TEXTS).method == "votes"
+    assert ask_members([teacher], TEXTS).names == ("tiny (votes)",)
     warning = "tiny: the endpoint gave no log-probabilities; 5 votes are taken for each text instead"
     assert list(fit_warnings(tmp_path / "teacher")) == [warning]
     assert accuracy(teacher.label(TEXTS), TEXTS) == 1.0

@@ -1,25 +1,11 @@
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from teacher.mixture import cross_fitted, disagreement, learn_weights, mean_outside, mix
 from teacher.task import TaskKind
+from tests.members import ROWS, TARGETS, TRUTH, Floats, member
 
-ROWS = 240
-TRUTH = np.arange(ROWS) % 3
-TARGETS = np.eye(3, dtype=np.float32)[TRUTH]
 SINGLE, MULTI = TaskKind.SINGLE_LABEL, TaskKind.MULTI_LABEL
-Floats = NDArray[np.float32]
-
-
-def member(good: set[int], seed: int) -> Floats:
-    """Return answers that find the classes `good` and take every other text for one of the other two classes."""
-    generator = np.random.default_rng(seed)
-    logits = generator.normal(scale=0.5, size=(ROWS, 3))
-    for row, label in enumerate(TRUTH):
-        logits[row, label if label in good else (label + generator.integers(1, 3)) % 3] += 3
-    shares = np.exp(logits)
-    return (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def nats(probs: Floats, targets: Floats = TARGETS) -> float:
