@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 from transformers.utils import CONFIG_NAME, cached_file
 
+from teacher.base import TeacherCard, read_card
 from teacher.errors import TeacherError
 from teacher.files import file_digest
 from teacher.finetune import bf16_is_native
@@ -49,12 +50,15 @@ def checkpoint_digest(model: str) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def check_digest(model: str, wanted: str) -> None:
-    """Raise TeacherError when the files of `model` are not those with the digest `wanted`."""
-    if checkpoint_digest(model) != wanted:
+def read_checked_card(directory: Path) -> TeacherCard:
+    """Return the card of a fitted teacher; raise TeacherError when the files of its model have changed since."""
+    card = read_card(directory)
+    model: str = card.details["model"]
+    if checkpoint_digest(model) != card.details["digest"]:
         raise TeacherError(
             f"the files of {model} have changed since this teacher was fitted; put them back or run distill label again"
         )
+    return card
 
 
 def load_checkpoint(kind: Any, model: str, dtype: torch.dtype) -> PreTrainedModel:

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM
 
-from teacher.base import TeacherCard, read_card
-from teacher.checkpoint import check_digest, checkpoint_digest, load_checkpoint, open_quickest, stored_dtype
+from teacher.base import TeacherCard
+from teacher.checkpoint import checkpoint_digest, load_checkpoint, open_quickest, read_checked_card, stored_dtype
 from teacher.conversation import Conversation
 from teacher.encoder import ACTIVATIONS, Gold, load_tokenizer
 from teacher.errors import TeacherError
@@ -156,9 +156,8 @@ class LlmLocalTeacher:
 
     def __init__(self, directory: Path, answers: PaidAnswers | None = None) -> None:
         """Load what `fit_llm_local` wrote; raise TeacherError when the weights are gone or have changed."""
-        card = read_card(directory)
+        card = read_checked_card(directory)
         details: dict[str, Any] = card.details
-        check_digest(details["model"], details["digest"])
         self.task = card.task()
         self.fingerprint = card.fingerprint
         orders = tuple(tuple(order) for order in details["orders"])

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
-from teacher.base import TeacherCard, read_card
-from teacher.checkpoint import check_digest, checkpoint_digest, load_checkpoint, open_quickest, stored_dtype
+from teacher.base import TeacherCard
+from teacher.checkpoint import checkpoint_digest, load_checkpoint, open_quickest, read_checked_card, stored_dtype
 from teacher.encoder import ACTIVATIONS, Gold, load_tokenizer
 from teacher.errors import LabelMismatchError, TeacherError
 from teacher.example import content_id
@@ -148,9 +148,8 @@ class NliTeacher:
 
     def __init__(self, directory: Path, answers: PaidAnswers | None = None) -> None:
         """Load what `fit_nli` wrote; raise TeacherError when the weights are gone or have changed."""
-        card = read_card(directory)
+        card = read_checked_card(directory)
         details: dict[str, Any] = card.details
-        check_digest(details["model"], details["digest"])
         self.task = card.task()
         self.fingerprint = card.fingerprint
         hypotheses = tuple(tuple(row) for row in details["hypotheses"])

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM
 
 from teacher import checkpoint
-from teacher.checkpoint import check_digest, checkpoint_digest, load_checkpoint, open_quickest, stored_dtype
+from teacher.base import TeacherCard
+from teacher.checkpoint import checkpoint_digest, load_checkpoint, open_quickest, read_checked_card, stored_dtype
 from teacher.errors import TeacherError
+from teacher.task import Task, TaskKind
 
 TEXTS = [str(number) for number in range(40)]
 
@@ -38,13 +40,18 @@ def folder_with(tmp_path: Path, **files: str) -> Path:
 
 @pytest.mark.parametrize("changed", ["model_safetensors", "config_json", "tokenizer_json", "chat_jinja"])
 def test_a_digest_covers_weights_config_and_tokenizer(changed: str, tmp_path: Path) -> None:
+    fitted = tmp_path / "teacher"
+    fitted.mkdir()
     files = {"model_safetensors": "w", "config_json": "c", "tokenizer_json": "t", "chat_jinja": "j"}
     before = checkpoint_digest(str(folder_with(tmp_path, **files, readme_md="r")))
     assert checkpoint_digest(str(folder_with(tmp_path, readme_md="other"))) == before
-    check_digest(str(tmp_path), before)
+    details = {"model": str(tmp_path), "digest": before}
+    card = TeacherCard.of(Task(TaskKind.SINGLE_LABEL, ("a", "b")), "nli", [], temperature=1.0, details=details)
+    card.write(fitted)
+    assert read_checked_card(fitted) == card
     folder_with(tmp_path, **{changed: "other"})
     with pytest.raises(TeacherError, match="have changed"):
-        check_digest(str(tmp_path), before)
+        read_checked_card(fitted)
 
 
 def test_a_folder_without_weights_has_no_digest(tmp_path: Path) -> None:
