@@ -275,7 +275,9 @@ def test_a_named_size_is_written_out_and_keys_beside_it_win(folder: Path) -> Non
 
 
 def test_keys_of_the_other_kind_of_student_are_refused_by_name(folder: Path) -> None:
-    assert "student: found ngram_rows, but kind transformer has no such thing" in "".join(problems_of(folder, MINIMAL + "student: {ngram_rows: 500}"))
+    assert "student: found ngram_rows, but kind transformer has no such thing" in "".join(
+        problems_of(folder, MINIMAL + "student: {ngram_rows: 500}")
+    )
     assert "found layers, heads, but kind static has no such thing" in "".join(
         problems_of(folder, MINIMAL + "student: {kind: static, layers: 2, heads: 2}")
     )
