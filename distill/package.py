@@ -10,24 +10,20 @@ from distill.trial import Trial
 from export.bundle import BundleManifest, Precision, write_bundle
 from export.examples import EXAMPLES
 from export.graph import export_graph, prove_parity
-from export.spec import ExportSpec
 from export.variants import Material
-from teacher.task import Task
 
 _PROOF_TEXTS = 256  # on which each rewrite of the graph has to hold
 
 
-def package(
-    student: Path, corpus: Path, task: Task, spec: ExportSpec, directory: Path, *, lineage: dict[str, str]
-) -> None:
-    """Fill `directory` with the bundle of the checkpoint `student`.
+def package(trial: Trial, directory: Path, *, lineage: dict[str, str]) -> None:
+    """Fill `directory` with the bundle of the student of `trial`.
 
     The fastest int8 file whose gates pass ships; otherwise fp32 ships and the manifest keeps the gates that
     failed. Raises ExportError when the graph does not answer as torch does.
     """
     for leftover in (".onnx", ".bundle", "onnx"):  # of an interrupted run
         shutil.rmtree(directory / leftover, ignore_errors=True)
-    work, trial = directory / ".onnx", Trial(student, corpus, task, spec)
+    work, student, task, spec = directory / ".onnx", trial.student, trial.task, trial.spec
     graph = work / "graph.onnx"
     rewrites = export_graph(student, graph, trial.texts[:_PROOF_TEXTS])
     prove_parity(student, graph, trial.texts)

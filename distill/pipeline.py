@@ -91,16 +91,18 @@ def _build_tuned(conductor: Conductor, directory: Path, update: Update) -> None:
 
 def _build_bundle(conductor: Conductor, directory: Path, update: Update) -> None:
     from distill.package import package
+    from distill.trial import Trial
+    from teacher.base import read_card
 
     keys = {name: conductor.key(name) for name in ("corpus", "teacher", "label", "train", "tune")}
-    package(
+    trial = Trial(
         conductor.path("tune"),
         conductor.path("corpus"),
         conductor.task,
         conductor.config.export,
-        directory,
-        lineage=keys,
+        dev_is_learned=read_card(conductor.path("teacher")).dev_score is not None,
     )
+    package(trial, directory, lineage=keys)
 
 
 def _build_baselines(conductor: Conductor, directory: Path, update: Update) -> None:

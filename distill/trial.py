@@ -46,29 +46,37 @@ class Examined:
 class Trial:
     """One student and one corpus, before which every exported file is examined in the same way."""
 
-    def __init__(self, student: Path, corpus: Path, task: Task, spec: ExportSpec) -> None:
-        """Read dev, and the beginning of the pool."""
+    def __init__(
+        self, student: Path, corpus: Path, task: Task, spec: ExportSpec, *, dev_is_learned: bool = False
+    ) -> None:
+        """Read dev, and the beginning of the pool.
+
+        When the teacher learned dev as gold, `dev_is_learned`, its rows still say whether int8 answers as fp32 does;
+        how often either is right they say no more, and nothing that rests on that is fitted.
+        """
         dev = read_part(corpus, "dev")
         self.texts = [example.text for example in dev]
         self.targets = task.targets([example.labels or () for example in dev])
         self.pool = _pool_sample(corpus)
         self.max_tokens = int(AutoTokenizer.from_pretrained(student).model_max_length)
-        self._student, self._corpus = student, corpus
-        self._task, self._spec = task, spec
+        self.student, self.task, self.spec = student, task, spec
+        self._corpus, self._fitted = corpus, 0 if dev_is_learned else len(dev)
 
     def open(self, path: Path, threads: int = 1) -> OnnxClassifier:
         """Open an exported file with the tokenizer of the student."""
-        return OnnxClassifier(path, self._student / "tokenizer.json", self.max_tokens, threads)
+        return OnnxClassifier(path, self.student / "tokenizer.json", self.max_tokens, threads)
 
     def examine(self, path: Path) -> Examined:
         """Fit the temperature on the dev logits of the file, put it into its head, and answer dev and pool with it.
 
+        Where dev is learned the temperature is 1: the student keeps the probabilities that it was taught.
         The file then ends with probabilities; answers come one text at a time, as in production: those of int8
         shift with batch-mates.
         """
-        kind = self._task.kind
+        kind = self.task.kind
         unfinished = self.open(path, usable_cores())
-        temperature = fit_temperature(kind, unfinished.run_each(unfinished.encode_many(self.texts)), self.targets)
+        texts, targets = self.texts[: self._fitted], self.targets[: self._fitted]
+        temperature = fit_temperature(kind, unfinished.run_each(unfinished.encode_many(texts)), targets)
         unfolded = finish_head(path, kind.value, temperature)
         classifier = self.open(path, usable_cores())
         dev, pool = (probabilities(classifier, texts) for texts in (self.texts, self.pool))
@@ -78,8 +86,8 @@ class Trial:
     def judge(self, fp32: Examined, int8: Examined, coverage: Coverage, kept: Sequence[str] = ()) -> list[Gate]:
         """Return the gates of an int8 file against the fp32 student; `kept` layers were left in fp32 on purpose."""
         comparison = Comparison(
-            kind=self._task.kind.value,
-            labels=self._task.labels,
+            kind=self.task.kind.value,
+            labels=self.task.labels,
             targets=self.targets,
             fp32=fp32.dev,
             int8=int8.dev,
@@ -88,37 +96,38 @@ class Trial:
             fp32_thresholds=fp32.thresholds,
             int8_thresholds=int8.thresholds,
         )
-        gates = judge_int8(comparison, self._spec)
+        gates = judge_int8(comparison, self.spec)
         if gates[0].passed:  # else nothing is a number
             gates += self.judge_company(int8)
         return [*gates, judge_coverage(coverage, kept)]
 
     def judge_company(self, examined: Examined) -> list[Gate]:
         """Return the gates for padding and batches of one file against itself, alone."""
-        kind = self._task.kind.value
-        return judge_company(examined.classifier, self.texts, kind, examined.dev, self._spec.max_kl)
+        kind = self.task.kind.value
+        return judge_company(examined.classifier, self.texts, kind, examined.dev, self.spec.max_kl)
 
     def judge_tokenizer(self) -> Gate:
         """Return the gate on the tokenizer of the student."""
-        return judge_tokenizer(self._student, [*self.texts, *self.pool], self.max_tokens)
+        return judge_tokenizer(self.student, [*self.texts, *self.pool], self.max_tokens)
 
     def test_quality(self, examined: Examined) -> dict[str, float]:
         """Return what the model card says of the file that ships; every choice has been made by now."""
         test = read_part(self._corpus, "test")
-        targets = self._task.targets([example.labels or () for example in test])
+        targets = self.task.targets([example.labels or () for example in test])
         probs = probabilities(examined.classifier, [example.text for example in test])
-        decided = decode(self._task.kind.value, probs, examined.thresholds)
+        decided = decode(self.task.kind.value, probs, examined.thresholds)
         return {"accuracy": float(row_scores(decided, targets).mean()), "f1": macro_f1(decided, targets)}
 
     def promise(self, examined: Examined) -> Abstention:
         """Return the threshold at or above which one file keeps the accuracy that the config wants of it."""
-        kind = self._task.kind.value
+        kind = self.task.kind.value
         dev, pool = (decode(kind, probs, examined.thresholds) for probs in (examined.dev, examined.pool))
+        rows = slice(self._fitted)
         return fit_abstention(
-            certainty(kind, examined.dev, dev),
-            row_scores(dev, self.targets) > 0,
+            certainty(kind, examined.dev, dev)[rows],
+            row_scores(dev, self.targets)[rows] > 0,
             certainty(kind, examined.pool, pool),
-            self._spec.abstain,
+            self.spec.abstain,
         )
 
     def examples(self, examined: Examined, most: int) -> bytes:

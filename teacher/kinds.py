@@ -100,10 +100,18 @@ def _fit_self_training(spec: SelfTrainingSpec, gold: Gold, directory: Path, paid
 
     score = fit_self_training(spec, gold, fit_first, directory)
     if is_first_process():
-        notes = {"warnings": list(fit_warnings(first)), "dev_score": score}
+        notes = {"warnings": [*fit_warnings(first), *_spent(score)], "dev_score": score}
         read_card(directory).model_copy(update=notes).write(directory)
         shutil.rmtree(first)  # what it said has been learned
     wait_for_all()
+
+
+def _spent(dev_score: float | None) -> Iterator[str]:
+    if dev_score is not None:
+        yield (
+            f"the teacher has learned the dev rows too (refit) and scored {dev_score:.4f} before: what anything "
+            "scores on them now is too good, and no threshold or temperature of the student is fitted there"
+        )
 
 
 def _fit_members(spec: CommitteeSpec, gold: Gold, directory: Path, paid: PaidAnswers | None) -> None:

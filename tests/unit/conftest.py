@@ -146,18 +146,13 @@ def small_bundle(
 ) -> Path:
     """Return the export stage's directory: the student as fp32 and int8."""
     from distill.package import package
+    from distill.trial import Trial
     from export.spec import ExportSpec
 
     directory = tmp_path_factory.mktemp("packaged") / "bundle"
     directory.mkdir()
-    package(
-        small_student,
-        small_corpus,
-        small_task,
-        ExportSpec(max_drop=1, max_kl=9, max_class_drop=1, max_calibration_rise=1),
-        directory,
-        lineage={"tune": "key"},
-    )
+    spec = ExportSpec(max_drop=1, max_kl=9, max_class_drop=1, max_calibration_rise=1)
+    package(Trial(small_student, small_corpus, small_task, spec), directory, lineage={"tune": "key"})
     return directory
 
 

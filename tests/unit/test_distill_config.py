@@ -283,6 +283,17 @@ def test_keys_of_the_other_kind_of_student_are_refused_by_name(folder: Path) -> 
     )
 
 
+def test_refit_is_refused_where_dev_is_needed_afterwards(folder: Path) -> None:
+    learner = "{kind: self_training, model: owner/name, refit: true, teacher: {kind: encoder, model: owner/name}}"
+    inside = MINIMAL.replace(
+        "{kind: encoder, model: owner/name}", f"{{kind: committee, members: [{learner}, {learner}]}}"
+    )
+    assert inside.count("refit") == 2
+    assert "teacher.members[0].refit: found it inside another teacher" in "".join(problems_of(folder, inside))
+    several = MINIMAL.replace("{kind: encoder, model: owner/name}", learner) + "task: {kind: multi_label}\n"
+    assert "teacher.refit: found it in a multi_label task" in "".join(problems_of(folder, several))
+
+
 def test_a_static_student_needs_no_layers_in_its_source(folder: Path) -> None:
     (folder / "encoder").mkdir()
     (folder / "encoder" / "model.safetensors").touch()

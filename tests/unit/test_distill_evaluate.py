@@ -14,6 +14,7 @@ from distill.baselines import ANSWERS, fit_tfidf_on_gold, save_answers
 from distill.evaluate import Answers, RunPaths, answer_test, difference, quality, reliability, write_report
 from distill.package import package
 from distill.teach import TFIDF_ON_GOLD, LabelInputs, teach
+from distill.trial import Trial
 from export.bundle import read_manifest
 from export.metrics import decode
 from export.runtime import Predictor
@@ -277,7 +278,7 @@ def test_multi_label_decisions_take_their_thresholds_from_dev(
     shutil.copy(tmp_path / "teacher" / TFIDF_ON_GOLD, tmp_path / "baselines" / ANSWERS)
     (tmp_path / "bundle").mkdir()
     fp32 = ExportSpec(precision="fp32")
-    package(tmp_path / "student", multi_corpus, multi_task, fp32, tmp_path / "bundle", lineage={})
+    package(Trial(tmp_path / "student", multi_corpus, multi_task, fp32), tmp_path / "bundle", lineage={})
     given = answer_test(
         RunPaths(
             multi_corpus,

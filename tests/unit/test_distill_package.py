@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from distill import package as module
 from distill import shortlist, trial
 from distill.package import package
+from distill.trial import Trial
 from export import parity, variants
 from export.bundle import read_manifest, verify_bundle
 from export.coverage import Coverage
@@ -111,7 +112,7 @@ def test_the_promise_is_fitted_on_the_answers_of_the_file_that_ships(
     small_student: Path, small_corpus: Path, small_task: Task, tmp_path: Path
 ) -> None:
     spec = ExportSpec(precision="fp32", abstain=AbstainSpec(accuracy=0.6, level=0.9))
-    package(small_student, small_corpus, small_task, spec, tmp_path, lineage={})
+    package(Trial(small_student, small_corpus, small_task, spec), tmp_path, lineage={})
     manifest = read_manifest(tmp_path)
     texts, targets = dev_of(small_corpus, small_task)
     pool = [example.text for chunk in iterate_part(small_corpus, "pool") for example in chunk]
@@ -155,7 +156,7 @@ def test_a_failed_gate_ships_fp32_alone_and_keeps_the_verdict(
     small_student: Path, small_corpus: Path, small_task: Task, tmp_path: Path, ruin: Any
 ) -> None:
     ruin((onnx.TensorProto.INT8, onnx.TensorProto.FLOAT))
-    package(small_student, small_corpus, small_task, ExportSpec(), tmp_path, lineage={})
+    package(Trial(small_student, small_corpus, small_task, ExportSpec()), tmp_path, lineage={})
     manifest = read_manifest(tmp_path)
     failed = {gate.name for gate in manifest.gates if not gate.passed}
     assert manifest.precision == "fp32"
@@ -170,7 +171,7 @@ def test_the_layer_that_int8_ruins_stays_fp32_and_is_named(
     small_student: Path, small_corpus: Path, small_task: Task, tmp_path: Path, ruin: Any
 ) -> None:
     ruin((onnx.TensorProto.INT8,))
-    package(small_student, small_corpus, small_task, ExportSpec(), tmp_path, lineage={})
+    package(Trial(small_student, small_corpus, small_task, ExportSpec()), tmp_path, lineage={})
     manifest = read_manifest(tmp_path)
     about: dict[str, Any] = manifest.export
     assert (manifest.precision, about["kept_fp32"]) == ("int8", ["head"])
@@ -182,7 +183,7 @@ def test_the_layer_that_int8_ruins_stays_fp32_and_is_named(
 def test_fp32_asked_for_is_judged_by_itself_alone(
     small_student: Path, small_corpus: Path, small_task: Task, tmp_path: Path
 ) -> None:
-    package(small_student, small_corpus, small_task, ExportSpec(precision="fp32"), tmp_path, lineage={})
+    package(Trial(small_student, small_corpus, small_task, ExportSpec(precision="fp32")), tmp_path, lineage={})
     manifest = read_manifest(tmp_path)
     assert manifest.precision == "fp32"
     assert [gate.name for gate in manifest.gates] == ["padding_shift", "batch_shift", "tokenizer_parity"]
@@ -194,7 +195,7 @@ def test_a_measured_plan_ships_the_fastest_that_passes_and_keeps_the_table(
     small_student: Path, small_corpus: Path, small_task: Task, tmp_path: Path
 ) -> None:
     spec = LENIENT.model_copy(update={"plan": "measured"})
-    package(small_student, small_corpus, small_task, spec, tmp_path, lineage={})
+    package(Trial(small_student, small_corpus, small_task, spec), tmp_path, lineage={})
     about: dict[str, Any] = read_manifest(tmp_path).export
     rows = {row["name"]: row for row in about["variants"]}
     assert set(rows) == set(variants.VARIANTS)
@@ -218,7 +219,7 @@ def test_multi_label_thresholds_are_fitted_on_the_file_that_ships(
     tokenizer.save_pretrained(student)
     bundle = tmp_path / "bundle"
     bundle.mkdir()
-    package(student, multi_corpus, multi_task, LENIENT, bundle, lineage={})
+    package(Trial(student, multi_corpus, multi_task, LENIENT), bundle, lineage={})
     manifest = read_manifest(bundle)
     texts, targets = dev_of(multi_corpus, multi_task)
     name = "model_quantized.onnx" if manifest.precision == "int8" else "model.onnx"
@@ -227,6 +228,23 @@ def test_multi_label_thresholds_are_fitted_on_the_file_that_ships(
     assert manifest.thresholds is not None
     np.testing.assert_allclose([manifest.thresholds[label] for label in multi_task.labels], wanted, atol=1e-5)
     assert (manifest.kind, manifest.max_tokens) == ("multi_label", 32)
+
+
+def test_nothing_is_fitted_on_dev_rows_that_the_teacher_learned(
+    small_student: Path, small_corpus: Path, small_task: Task, tmp_path: Path
+) -> None:
+    for learned in (False, True):
+        (tmp_path / str(learned)).mkdir()
+        given = Trial(small_student, small_corpus, small_task, LENIENT, dev_is_learned=learned)
+        package(given, tmp_path / str(learned), lineage={})
+    fitted, taught = (read_manifest(tmp_path / str(learned)) for learned in (False, True))
+    assert fitted.export["temperature"] != 1
+    assert taught.export["temperature"] == 1
+    assert fitted.abstain is not None
+    assert taught.abstain is not None
+    assert fitted.abstain.rows > taught.abstain.rows == 0
+    assert taught.abstain.threshold is None
+    assert [gate.name for gate in taught.gates] == [gate.name for gate in fitted.gates]
 
 
 _PLACES: dict[str, tuple[Any, int]] = {
@@ -260,8 +278,8 @@ def test_an_interrupted_export_can_be_done_again_in_the_same_directory(
 
     monkeypatch.setattr(owner, place, interrupted)
     with pytest.raises(KeyboardInterrupt):
-        package(small_student, small_corpus, small_task, LENIENT, tmp_path, lineage={})
+        package(Trial(small_student, small_corpus, small_task, LENIENT), tmp_path, lineage={})
     monkeypatch.undo()
-    package(small_student, small_corpus, small_task, LENIENT, tmp_path, lineage={})
+    package(Trial(small_student, small_corpus, small_task, LENIENT), tmp_path, lineage={})
     assert verify_bundle(tmp_path) == []
     assert Predictor.load(tmp_path).predict("my parcel is late again")[0].label in small_task.labels

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from distill.package import package
+from distill.trial import Trial
 from export.bundle import read_manifest, verify_bundle
 from export.errors import BundleError
 from export.examples import EXAMPLES, read_examples, spell_examples
@@ -53,7 +54,8 @@ def test_what_does_not_fit_is_refused() -> None:
 def test_a_bundle_carries_gold_texts_only_when_asked(
     small_bundle: Path, small_student: Path, small_corpus: Path, small_task: Task, tmp_path: Path
 ) -> None:
-    package(small_student, small_corpus, small_task, ExportSpec(precision="fp32", examples=12), tmp_path, lineage={})
+    spec = ExportSpec(precision="fp32", examples=12)
+    package(Trial(small_student, small_corpus, small_task, spec), tmp_path, lineage={})
     assert EXAMPLES not in read_manifest(small_bundle).files
     assert Predictor.load(small_bundle).examples is None
     assert verify_bundle(tmp_path) == []
