@@ -39,13 +39,15 @@ def quantize_int8(
     """
 
     def write(model: ModelProto) -> None:
+        # The quantizer takes ONNX's own attention for onnxruntime's older one, which carries weights.
+        weightless = [node.name for node in model.graph.node if (node.op_type, node.domain) == ("Attention", "")]
         quantize_dynamic(
             model,  # given a path, it would write its scratch file beside it
             target,
             op_types_to_quantize=[*_PRODUCTS, *(_TABLES if embeddings else ())],
             per_channel=True,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=[*allowed_fp32, *(name + _FROM_GEMM for name in allowed_fp32)],
+            nodes_to_exclude=[*weightless, *allowed_fp32, *(name + _FROM_GEMM for name in allowed_fp32)],
             extra_options={"MatMulConstBOnly": True, "DefaultTensorType": TensorProto.FLOAT},
         )
 

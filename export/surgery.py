@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from onnx import TensorProto
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -21,6 +22,7 @@ ONE_ATTENTION = "one_attention_operator"
 FIRST_POSITION = "first_position_only"
 REWRITES = (CONSTANT_INPUTS, PACKED_PROJECTIONS, ONE_ATTENTION, FIRST_POSITION)
 MAX_CHANGE = 1e-5
+ATTENTION = "potstill::Attention"  # ONNX has it since an opset that torch does not write: `graph.py` renames it
 Batch = tuple[Tensor, Tensor]  # input_ids and attention_mask, both (texts, tokens) int64
 
 
@@ -44,7 +46,7 @@ def operate(
     A rewrite holds when no logit of `batches` changes by `MAX_CHANGE`.
 
     `constant_inputs`: positions and token types are a table, not inputs. `packed_projections`: query, key and
-    value are one product. `one_attention_operator`: onnxruntime's MultiHeadAttention stands for its dozen steps.
+    value are one product. `one_attention_operator`: ONNX's Attention stands for its dozen steps.
     `first_position_only`: the last layer asks and feeds forward for position 0, which is all that the head reads.
     """
     plain = _LogitsOnly(model).eval()
@@ -83,9 +85,9 @@ class CompactClassifier(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return logits (batch, labels) of token ids and a 0/1 mask, both (batch, sequence) int64."""
         hidden = self.project(self.embeddings(input_ids))
-        mask = attention_mask.to(torch.int32)
+        keys, pairs = _Mask.apply(attention_mask)  # type: ignore[no-untyped-call]
         for layer in self.layers:
-            hidden = layer(hidden, mask)
+            hidden = layer(hidden, keys if layer.is_first_only else pairs)
         logits: Tensor = self.head(hidden)
         return logits
 
@@ -136,7 +138,7 @@ class _Layer(nn.Module):
         asking = hidden[:, :1] if self.is_first_only else hidden
         query, key, value = self._project(asking, hidden)
         if self.is_one_operator:
-            context = cast(Tensor, _MultiHeadAttention.apply(query, key, value, mask, self.heads))  # type: ignore[no-untyped-call]
+            context = cast(Tensor, _Attention.apply(query, key, value, mask, self.heads))  # type: ignore[no-untyped-call]
         else:
             context = _attend(query, key, value, mask, self.heads)
         attended = self.attended_norm(self.attended(context) + asking)
@@ -154,14 +156,32 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, heads: int)
     size = query.shape[-1] // heads
     by_head = [part.view(part.shape[0], part.shape[1], heads, size).transpose(1, 2) for part in (query, key, value)]
     scores = by_head[0] @ by_head[1].transpose(-1, -2) * size**-0.5
-    # Softmax turns -10,000 into an exact 0; the most negative float could overflow to -inf when added.
-    scores = scores + (1.0 - mask[:, None, None, :].to(scores.dtype)) * -10_000.0
-    context: Tensor = scores.softmax(dim=-1) @ by_head[2]
+    # Softmax turns -10,000 into an exact 0.
+    context: Tensor = scores.masked_fill(~mask, -10_000.0).softmax(dim=-1) @ by_head[2]
     return context.transpose(1, 2).reshape(query.shape)
 
 
-class _MultiHeadAttention(torch.autograd.Function):
-    """`_attend`, written to ONNX as the one operator that onnxruntime has for it."""
+class _Mask(torch.autograd.Function):
+    """A 0/1 mask (batch, keys) as booleans (batch, 1, 1, keys) for one query and (batch, 1, keys, keys) for as many.
+
+    Traced step by step it would be a dozen nodes, and onnxruntime's Attention does not broadcast queries.
+    """
+
+    @staticmethod
+    def forward(context: Any, mask: Tensor) -> tuple[Tensor, Tensor]:
+        keys = mask.bool()[:, None, None, :]
+        return keys, keys.expand(-1, -1, mask.shape[1], -1).clone()
+
+    @staticmethod
+    def symbolic(graph: Any, mask: Any) -> tuple[Any, Any]:
+        one, axes = (graph.op("Constant", value_t=torch.tensor(values)) for values in ([1], [1, 2]))
+        keys = graph.op("Unsqueeze", graph.op("Cast", mask, to_i=TensorProto.BOOL), axes)
+        length = graph.op("Shape", mask, start_i=1, end_i=2)
+        return keys, graph.op("Expand", keys, graph.op("Concat", one, one, length, one, axis_i=0))
+
+
+class _Attention(torch.autograd.Function):
+    """`_attend`, written to ONNX as the one operator that it has for it."""
 
     @staticmethod
     def forward(context: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, heads: int) -> Tensor:
@@ -169,9 +189,7 @@ class _MultiHeadAttention(torch.autograd.Function):
 
     @staticmethod
     def symbolic(graph: Any, query: Any, key: Any, value: Any, mask: Any, heads: int) -> Any:
-        nothing = graph.op("prim::Constant")  # the bias, which the projections have added already
-        nothing.setType(torch._C.OptionalType.ofTensor())
-        found = graph.op("com.microsoft::MultiHeadAttention", query, key, value, nothing, mask, num_heads_i=heads)
+        found = graph.op(ATTENTION, query, key, value, mask, q_num_heads_i=heads, kv_num_heads_i=heads)
         found.setType(query.type())
         return found
 
