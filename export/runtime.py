@@ -88,7 +88,8 @@ class Predictor:
     ) -> "Predictor":
         """Open a bundle at `precision` (None: the one it ships with) after checking every byte it loads.
 
-        `threads` share the work of one text; a list of texts runs on as many single-threaded sessions.
+        `threads` share the work of one text, which they answer sooner for more processor time than one takes; a
+        list of texts runs on as many single-threaded sessions.
         `deterministic` gives a text the same bits whatever else is asked, in a list too, at a lower throughput.
         Raises BundleError when a file is missing, changed or not listed.
         """

@@ -127,6 +127,16 @@ def test_many_texts_run_on_single_threaded_sessions_and_one_text_on_all_threads(
     assert opened == [2, 1, 1]
 
 
+@pytest.mark.parametrize(("threads", "spinning"), [(1, "0"), (2, "1")])
+def test_threads_spin_only_where_they_share_a_run_and_only_while_it_lasts(
+    tiny_models: dict[Precision, Path], threads: int, spinning: str
+) -> None:
+    options = sessions.open_session(tiny_models["int8"], threads).get_session_options()
+    assert options.intra_op_num_threads == threads
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == spinning
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+
+
 @pytest.mark.parametrize("kind", ["single_label", "multi_label"])
 def test_probabilities_of_the_graph_are_those_of_a_bundle_with_a_temperature(
     tiny_models: dict[Precision, Path], make_bundle: Any, tmp_path: Path, kind: str
