@@ -163,7 +163,7 @@ def serve(runs: Runs) -> Line:
         f"{found.total_s:.3f} s (import {found.import_s:.3f}, load {found.load_s:.3f}, first answer "
         f"{found.first_answer_s:.4f}; median of {RESTARTS} processes, bundle of {name}); "
         f"{' and '.join(found.training_packages) or 'no torch, transformers or datasets'} installed, "
-        f"{found.environment_megabytes:.0f} MB",
+        f"{found.installed_megabytes:.0f} MB",
         "no torch, cold start <= 0.6 s",
         not found.training_packages and found.total_s <= _MOST_COLD_START_SECONDS,
     )

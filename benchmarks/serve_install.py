@@ -43,13 +43,17 @@ print(json.dumps([first, resident()]))
 
 @dataclass(frozen=True, slots=True)
 class ServeInstall:
-    """Training packages found in the environment (none wanted), and the medians of the cold starts in seconds."""
+    """Training packages found in the environment (none wanted), and the medians of the cold starts in seconds.
+
+    `installed_megabytes` is what the installation added; pip, and what else an empty environment holds, was there.
+    """
 
     training_packages: tuple[str, ...]
     total_s: float
     import_s: float
     load_s: float
     first_answer_s: float
+    installed_megabytes: float
     environment_megabytes: float
     python: Path
 
@@ -60,9 +64,11 @@ def measure_serve_install(bundle: Path, folder: Path) -> ServeInstall:
     # pip builds inside the folder it is given, so it gets a copy.
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*_NOT_SOURCE))
     _run([sys.executable, "-m", "venv", str(folder / "venv")], folder)
+    empty = _megabytes(folder / "venv")
     install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     _run([*install, "--constraint", str(ROOT / "constraints.txt"), f"{source}[serve]"], folder)
     shutil.rmtree(source)
+    whole = _megabytes(folder / "venv")
     ask = [str(python), "-P", "-c"]
     found = _json([*ask, _FIND_PACKAGES, *_TRAINING_PACKAGES], folder)
     times = _json([*ask, _COLD_START, str(bundle.resolve()), _TEXT, str(RESTARTS)], folder)
@@ -73,7 +79,8 @@ def measure_serve_install(bundle: Path, folder: Path) -> ServeInstall:
         import_s=times["import_s"],
         load_s=times["load_s"],
         first_answer_s=times["first_answer_s"],
-        environment_megabytes=sum(path.stat().st_size for path in (folder / "venv").rglob("*") if path.is_file()) / 1e6,
+        installed_megabytes=whole - empty,
+        environment_megabytes=whole,
     )
 
 
@@ -87,6 +94,10 @@ def resident_after(python: Path, bundle: Path, texts: Sequence[str], calls: int)
         raise MeasureError(f"a serving process ended with {done.returncode}: {done.stderr.strip().splitlines()[-1:]}")
     first, last = json.loads(done.stdout.splitlines()[-1])
     return first, last
+
+
+def _megabytes(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink()) / 1e6
 
 
 def _json(command: list[str], folder: Path) -> Any:
