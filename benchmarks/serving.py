@@ -14,8 +14,9 @@ from lines import MeasureError
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from distill.conductor import silence_libraries
-from export.bundle import BundleManifest, write_bundle
+from export.bundle import BundleManifest, Precision, write_bundle
 from export.graph import export_graph
+from export.head import finish_head
 from export.quantize import quantize_int8
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,8 +90,11 @@ def random_bundle(target: Path, checkpoint: Path, labels: Sequence[str], layers:
     folder = target.with_name(f"{target.name}-checkpoint")
     AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
     AutoTokenizer.from_pretrained(checkpoint).save_pretrained(folder)
-    export_graph(folder, folder / "fp32.onnx")
-    quantize_int8(folder / "fp32.onnx", folder / "int8.onnx")
+    models: dict[Precision, Path] = {"fp32": folder / "fp32.onnx", "int8": folder / "int8.onnx"}
+    export_graph(folder, models["fp32"])
+    quantize_int8(models["fp32"], models["int8"])
+    for path in models.values():
+        finish_head(path, "single_label", 1.0)
     manifest = BundleManifest(
         name=target.name,
         kind="single_label",
@@ -98,7 +102,6 @@ def random_bundle(target: Path, checkpoint: Path, labels: Sequence[str], layers:
         max_tokens=min(config.max_position_embeddings, 80),
         precision="int8",
     )
-    models = {"fp32": folder / "fp32.onnx", "int8": folder / "int8.onnx"}
     write_bundle(folder, models, target, manifest, {})
     return target
 

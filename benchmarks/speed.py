@@ -22,6 +22,7 @@ from material import TEXTS, Bench
 from turns import Answerer, texts_per_second
 
 from export.bench import paired_ratio
+from export.bundle import read_manifest
 from export.machine import machine
 
 _REPEATS, _ROUNDS, _BULK_TEXTS, _CALLS = 5, 5, 100_000, 1_000_000
@@ -88,9 +89,10 @@ def teacher(bench: Bench) -> Line:
 
 def two_layers(bench: Bench) -> Line:
     """Compare a 2-layer, 128-wide student of random weights, whose values cost nothing, with the teacher."""
-    from stand_in import make_small_bundle
+    from serving import random_bundle
 
-    bundle = make_small_bundle(bench.run("banking77") / "tuned", bench.scratch / "small")
+    run = bench.run("banking77")
+    bundle = random_bundle(bench.scratch / "small", run / "tuned", read_manifest(run / "bundle").labels, 2, 128)
     return against_teacher(bench, "two_layers", bundle, 45.0)
 
 
@@ -217,7 +219,8 @@ def serve(bench: Bench) -> Line:
     first, last = resident_after(found.python, bundle, bench.texts(), calls)
     return Line(
         "serve",
-        f"{found.installed_megabytes:.0f} MB on disk ({found.environment_megabytes:.0f} with pip); first answer after {found.total_s:.3f} s; resident "
+        f"{found.installed_megabytes:.0f} MB on disk ({found.environment_megabytes:.0f} with pip); "
+        f"first answer after {found.total_s:.3f} s; resident "
         f"{last:.0f} MB after {calls:,} calls ({first:.0f} after the first 1,000); "
         f"{' and '.join(found.training_packages) or 'no torch'}",
         "<= 250 MB on disk without torch; <= 0.4 s; <= 160 MB",
