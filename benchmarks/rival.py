@@ -3,12 +3,12 @@
     python benchmarks/rival.py        # makes .cache/optimum, which the end-to-end test of Optimum uses too
 
 Their exporters run in that environment, on the same checkpoint that our bundle was made from. What is large and the
-same for both (torch, onnxruntime, numpy) is read from our own environment, so it takes seconds to make.
+same for both (torch, onnxruntime, numpy) is linked from our own environment, so it takes seconds to make.
 """
 
 import subprocess
 import sys
-import sysconfig
+from importlib.metadata import distribution
 from pathlib import Path
 
 from lines import MeasureError
@@ -16,7 +16,8 @@ from runs import ROOT
 
 FOLDER = ROOT / ".cache" / "optimum"
 _PINS = ("optimum==2.1.0", "optimum-onnx[onnxruntime]==0.1.0", "transformers==4.57.6", "sentence-transformers==5.1.2")
-_SHARED = ("torch", "onnxruntime", "onnx", "numpy")  # as constraints.txt has them: only the rival's own code differs
+# As constraints.txt has them: only the rival's own code differs.
+_SHARED = ("torch", "onnxruntime", "onnx", "numpy", "scipy", "scikit-learn")
 _FIND_PACKAGES = "import sysconfig; print(sysconfig.get_path('purelib'))"
 _VERSIONS = """
 from importlib.metadata import version
@@ -50,15 +51,21 @@ def rival_python() -> Path:
     python = FOLDER / "bin" / "python"
     finished = FOLDER / "pins.txt"
     wanted = [*_PINS, *(line for line in _constraints() if line.partition("==")[0] in _SHARED)]
-    ours = sysconfig.get_path("purelib")
-    made_of = "\n".join([*wanted, ours])
+    made_of = "\n".join([*wanted, str(distribution("torch").locate_file(""))])
     if not (finished.is_file() and finished.read_text(encoding="utf-8") == made_of):
         _run([sys.executable, "-m", "venv", "--clear", str(FOLDER)])
-        packages = Path(_run([str(python), "-c", _FIND_PACKAGES]).strip())
-        (packages / "shared.pth").write_text(ours, encoding="utf-8")  # searched last: pip installs what is missing
-        _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted])
+        _link_shared(Path(_run([str(python), "-c", _FIND_PACKAGES]).strip()))
+        install = ["install", "--quiet", "--disable-pip-version-check", "--no-compile"]
+        _run([str(python), "-m", "pip", *install, *wanted])
         finished.write_text(made_of, encoding="utf-8")
     return python
+
+
+def _link_shared(packages: Path) -> None:
+    for name in _SHARED:
+        ours = distribution(name)
+        for top in {file.parts[0] for file in ours.files or ()} - {"..", "__pycache__"}:  # scripts lie outside
+            (packages / top).symlink_to(str(ours.locate_file(top)))
 
 
 def versions() -> str:
@@ -86,7 +93,8 @@ def _run(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
-        raise MeasureError(f"{' '.join(command[:3])} ... ended with {done.returncode}: {''.join(last)}")
+        words = " ".join(command[:3]).partition("\n")[0]  # of a program only that there is one
+        raise MeasureError(f"{words} ... ended with {done.returncode}: {''.join(last)}")
     return done.stdout
 
 
