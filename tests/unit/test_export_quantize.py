@@ -39,6 +39,13 @@ def test_no_matrix_and_no_table_but_that_of_positions_is_left_as_floats(fp32: Pa
     assert floats == ["embeddings.positions"]
 
 
+def test_attention_of_onnx_keeps_reading_floats(fp32: Path, tmp_path: Path) -> None:
+    quantize_int8(fp32, tmp_path / "int8.onnx")
+    kinds = [(node.domain, node.op_type) for node in onnx.load(tmp_path / "int8.onnx").graph.node]
+    assert kinds.count(("", "Attention")) == 4
+    assert {domain for domain, _ in kinds} == {""}
+
+
 def test_int8_logits_stay_close_to_fp32_logits(tiny_classifier: Path, fp32: Path, tmp_path: Path) -> None:
     quantize_int8(fp32, tmp_path / "int8.onnx")
     logits = [
