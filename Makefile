@@ -5,13 +5,16 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt
+.PHONY: help demo clients test check fmt
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
 
 demo: $(STAMP) ## distil the demo corpus: one teacher, one student, one report
 	$(BIN)/distill run configs/demo.yaml
+
+clients: $(STAMP) ## the environment of a foreign client, which a test makes when it is missing
+	$(BIN)/python benchmarks/rival.py
 
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest
