@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from distill.ablation import AskedTeacher, ablate, ask_teacher
 from distill.abstention import describe_abstention
+from distill.audit import audit_labels
 from distill.baselines import ANSWERS, read_answers
 from distill.labelling import describe_labelling
 from distill.measure import LATENCY
+from distill.proof import compare_paired, recall_by_class
 from distill.quality import (
     Answers,
     Floats,
@@ -58,6 +60,7 @@ class RunPaths:
     bundle: Path
     baselines: Path
     bench: Path
+    audit: Path
 
 
 def write_report(
@@ -69,7 +72,7 @@ def write_report(
     seed: int,
     paid: PaidAnswers | None = None,
 ) -> None:
-    """Write report.json, report.md, report.html and the test answers to `directory`.
+    """Write report.json, report.md, report.html, probable label errors and the test answers to `directory`.
 
     `about` holds what only the conductor knows: name, stages, lineage, warnings. What the teacher has answered before
     comes from `paid`, and what it has not, test rows among it, is paid into it.
@@ -85,7 +88,7 @@ def write_report(
         "task": {"kind": task.kind.value, "labels": list(task.labels)},
         "headline": HEADLINES[task.kind],
         "quality": {name: quality(task.kind, given, targets, seed) for name, given in answers.items()},
-        "gap": _gap(task.kind, answers, targets, seed),
+        **_compared(task, test, answers, targets, seed),
         **_promised(read_manifest(paths.bundle), task.kind, answers, targets, seed),
         "gold": _gold(paths.corpus),
         "size": _size(paths, asked.parameters or None),
@@ -102,8 +105,7 @@ def write_report(
             for name, given in answers.items()
             if name in (_student(answers), "teacher")
         },
-        "worst_classes": _worst_classes(task, answers, targets),
-        "disagreements": _disagreements(task, test, answers),
+        "label_errors": audit_labels(paths.corpus, paths.audit, task, answers["teacher"], directory),
         "vocabulary": read_metrics(paths.student)["vocabulary"],
         "corpus": read_meta(paths.corpus).model_dump(mode="json"),
         "stages": about["stages"],
@@ -184,6 +186,20 @@ def _calibrated(kind: TaskKind, dev: Floats, test: Floats, dev_targets: Floats) 
 
 def _student(answers: Mapping[str, Answers]) -> str:
     return "student_int8" if "student_int8" in answers else "student_fp32"
+
+
+def _compared(
+    task: Task, test: list[Example], answers: Mapping[str, Answers], targets: Floats, seed: int
+) -> dict[str, Any]:
+    """Return everything that sets the student beside its teacher."""
+    student, teacher = answers[_student(answers)], answers["teacher"]
+    return {
+        "gap": _gap(task.kind, answers, targets, seed),
+        "paired": compare_paired(student, teacher, targets),
+        "recall": recall_by_class(task, student, teacher, targets),
+        "worst_classes": _worst_classes(task, answers, targets),
+        "disagreements": _disagreements(task, test, answers),
+    }
 
 
 def _gap(kind: TaskKind, answers: Mapping[str, Answers], targets: Floats, seed: int) -> dict[str, Any]:

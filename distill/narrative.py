@@ -12,7 +12,7 @@ from teacher.errors import WeakTeacherError
 from teacher.files import write_atomically
 from teacher.processes import is_first_process
 
-_REPORTS = ("report.json", "report.md", "report.html")
+_REPORTS = ("report.json", "report.md", "report.html", "label_errors.csv")
 
 
 def tell(stage: str, conductor: Conductor) -> None:

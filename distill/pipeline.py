@@ -112,6 +112,13 @@ def _build_baselines(conductor: Conductor, directory: Path, update: Update) -> N
     fit_baselines(conductor.train_inputs(update), source, config.student, config.train, directory)
 
 
+def _build_audit(conductor: Conductor, directory: Path, update: Update) -> None:
+    from distill.audit import cross_validate_gold
+
+    config, encoder = conductor.config, conductor.untuned_source()
+    cross_validate_gold(conductor.path("corpus"), conductor.task, encoder, directory, config.seed, update)
+
+
 def _build_bench(conductor: Conductor, directory: Path, update: Update) -> None:
     from distill.measure import measure
 
@@ -142,6 +149,7 @@ STAGES: Sequence[Stage] = (
     Stage("tune", "tuned", ("train",), ("tune", "seed"), _build_tuned, True),
     Stage("export", "bundle", ("tune",), ("export",), _build_bundle),
     Stage("baselines", "baselines", ("corpus", "label"), ("student", "train", "seed"), _build_baselines, True),
+    Stage("audit", "audit", ("corpus",), ("teacher", "student", "seed"), _build_audit),
     Stage("bench", "bench", ("export", "teacher"), ("bench", "seed"), _build_bench),
-    Stage("report", "report", ("export", "baselines", "bench"), ("seed",), _build_report),
+    Stage("report", "report", ("export", "baselines", "audit", "bench"), ("seed",), _build_report),
 )

@@ -20,6 +20,7 @@ from export.report_doubt import abstain_table, handed, price_per_million
 from export.report_labelling import ablation_table, labelling_table, rejected_table, sources_table
 from export.report_page import anchor, breakable, card, document, figure, figures, folded, section
 from export.report_plan import rewrites_table, variants_table
+from export.report_proof import label_errors_table, paired_table, recall_table, suspects_table
 from export.report_tables import (
     Disagreement,
     corpus_table,
@@ -67,6 +68,7 @@ _SECTIONS = (
     "Size and gates",
     "Worst classes",
     "Disagreements",
+    "Label errors",
     "Labelling",
     "Gold and corpus",
     "Origin",
@@ -75,7 +77,7 @@ _SECTIONS = (
 
 def render_html(report: Report) -> str:
     """Return the report as one self-contained HTML document."""
-    bodies = (_quality, _doubt, _speed, _size, _classes, _disagreements, _labelling, _gold, _origin)
+    bodies = (_quality, _doubt, _speed, _size, _classes, _disagreements, _label_errors, _labelling, _gold, _origin)
     sections = (section(name, body(report)) for name, body in zip(_SECTIONS, bodies, strict=True))
     parts = (_header(report), _verdict(verdict(report)), _cards(report), "".join(sections))
     footer = "Made by Potstill. The same figures for machines: report.json."
@@ -137,7 +139,8 @@ def _quality(report: Report) -> str:
         "Dashed: as often right as confident. Larger dot: more rows.",
         reliability_chart(table_of(report, "reliability")),
     )
-    return f'<div class="grid">{chart}{reliability}</div>{card(quality_table(report), title="")}'
+    tables = card(quality_table(report), title="") + card(paired_table(report))
+    return f'<div class="grid">{chart}{reliability}</div>{tables}'
 
 
 def _doubt(report: Report) -> str:
@@ -179,7 +182,7 @@ def _size(report: Report) -> str:
 
 
 def _classes(report: Report) -> str:
-    return card(worst_classes_table(report), title="")
+    return card(worst_classes_table(report), title="") + folded(recall_table(report))
 
 
 def _disagreements(report: Report) -> str:
@@ -204,6 +207,10 @@ def _quote(row: Disagreement) -> str:
 
 def _right(who: str, label: str, gold: str) -> str:
     return ' class="right"' if who != "gold" and label == gold and gold != DASH else ""
+
+
+def _label_errors(report: Report) -> str:
+    return card(label_errors_table(report), title="") + folded(suspects_table(report))
 
 
 def _labelling(report: Report) -> str:

@@ -148,7 +148,7 @@ class Quarantine:
         self.by_part[origin.part][fault.reason.value] += 1
         shown = text if isinstance(text, str) else "" if text is None else repr(text)
         row = (origin.part, origin.source, str(origin.number), id, fault.reason, fault.detail)
-        self._pending.append(tuple(_escape(cell) for cell in (*row, shown[:_SHOWN_CHARACTERS])))
+        self._pending.append(tuple(safe_cell(cell) for cell in (*row, shown[:_SHOWN_CHARACTERS])))
 
     def save(self, path: Path) -> None:
         """Append the rows since the last call to the csv file `path`, with a header when it is new."""
@@ -205,7 +205,7 @@ def _fold(name: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
-def _escape(cell: str) -> str:
+def safe_cell(cell: str) -> str:
     """Return `cell` fit for a csv file that a spreadsheet opens: no formula, no broken character."""
     cell = cell.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
     return "'" + cell if cell.startswith(_FORMULA) else cell

@@ -14,7 +14,7 @@ from tests.conftest import LABELS
 from tests.e2e.conftest import Outcome, Project
 
 Finished = tuple[Project, Outcome]
-STAGES = ("corpus", "teacher", "label", "train", "tune", "export", "baselines", "bench", "report")
+STAGES = ("corpus", "teacher", "label", "train", "tune", "export", "baselines", "audit", "bench", "report")
 FILES = {
     "corpus": ("pool.parquet", "gold.parquet", "dev.parquet", "test.parquet", "quarantine.csv", "meta.json"),
     "teacher": ("model.safetensors", "teacher.json", "dev_scores.json"),
@@ -23,8 +23,9 @@ FILES = {
     "tuned": ("config.json", "model.safetensors", "tokenizer.json", "metrics.json"),
     "bundle": ("config.json", "tokenizer.json", "onnx/model.onnx", "onnx/model_quantized.onnx", "potstill.json"),
     "baselines": ("gold_only/model.safetensors", "answers.npz"),
+    "audit": ("gold_probabilities.npz",),
     "bench": ("latency.json", "samples.npz"),
-    "report": ("report.json", "report.md", "report.html"),
+    "report": ("report.json", "report.md", "report.html", "label_errors.csv"),
 }
 MEASURES = {"accuracy", "macro_f1", "ece", "n"}
 REPORT_KEYS = {
@@ -183,7 +184,8 @@ def test_an_override_names_its_field_and_makes_only_later_stages_stale(finished:
     found = states(project.distill("status", "tune.learning_rate=0.0003"))
     assert found["tune"] == "stale tune.learning_rate changed"
     assert found["export"] == "stale tune is newer"
-    assert [name for name in STAGES if found[name] == "done"] == ["corpus", "teacher", "label", "train", "baselines"]
+    done = [name for name in STAGES if found[name] == "done"]
+    assert done == ["corpus", "teacher", "label", "train", "baselines", "audit"]
 
 
 def test_an_override_builds_only_the_stages_it_touches(finished: Finished, tmp_path: Path) -> None:

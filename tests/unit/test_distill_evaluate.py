@@ -10,6 +10,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from distill.audit import cross_validate_gold
 from distill.baselines import ANSWERS, fit_tfidf_on_gold, save_answers
 from distill.evaluate import Answers, RunPaths, answer_test, difference, quality, reliability, write_report
 from distill.package import package
@@ -32,12 +33,18 @@ ASSET = Path(__file__).parents[1] / "assets" / "report.json"
 
 @pytest.fixture(scope="module")
 def measured(
-    small_corpus: Path, small_student: Path, small_task: Task, tmp_path_factory: pytest.TempPathFactory
+    small_corpus: Path,
+    small_student: Path,
+    small_task: Task,
+    tiny_encoder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """Return a folder with baselines/ (the student once more, and TF-IDF) and a bench/ that was measured elsewhere."""
+    """Return a folder with baselines/ (the student once more, and TF-IDF), audit/ and a bench/ of another run."""
     folder = tmp_path_factory.mktemp("evaluate")
     shutil.copytree(small_student, folder / "baselines" / "gold_only")
     save_answers(fit_tfidf_on_gold(small_corpus, small_task, 1), small_corpus, folder / "baselines" / ANSWERS)
+    (folder / "audit").mkdir()
+    cross_validate_gold(small_corpus, small_task, str(tiny_encoder), folder / "audit", 0, lambda rows: None)
     asset = json.loads(ASSET.read_text(encoding="utf-8"))
     (folder / "bench").mkdir()
     latency = {name: asset[name] for name in ("latency", "cold_start", "machine")}
@@ -63,6 +70,7 @@ def paths(
         bundle=small_bundle,
         baselines=measured / "baselines",
         bench=measured / "bench",
+        audit=measured / "audit",
     )
 
 
@@ -75,6 +83,7 @@ def report(paths: RunPaths, small_task: Task, tmp_path_factory: pytest.TempPathF
         "report.md",
         "report.html",
         "test_answers.npz",
+        "label_errors.csv",
     }
     content: dict[str, Any] = json.loads((directory / "report.json").read_text(encoding="utf-8"))
     return content
@@ -289,6 +298,7 @@ def test_multi_label_decisions_take_their_thresholds_from_dev(
             tmp_path / "bundle",
             tmp_path / "baselines",
             paths.bench,
+            paths.audit,
         ),
         multi_task,
     )
