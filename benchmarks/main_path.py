@@ -25,13 +25,6 @@ _LEAST_SPEEDUP, _LEAST_THROUGHPUT = 12.0, 2.0
 _MOST_RESIDENT_BYTES, _MOST_GROWTH = 1.5e9, 0.10
 _MOST_F1_GAP = 0.02
 _MOST_COLD_START_SECONDS = 0.6
-_SHIPPED_FILES = (
-    "onnx/model_quantized.onnx",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "config.json",
-)
 _STUDENT = "student_int8"
 
 
@@ -63,7 +56,7 @@ def banking77(runs: Runs) -> Line:
     run = runs.finished("banking77")
     teacher, student = run.report["quality"]["teacher"]["accuracy"], _int8(run)["accuracy"]
     layers = int(run.read("tuned/config.json")["num_hidden_layers"])
-    size = sum(path.stat().st_size for name in _SHIPPED_FILES if (path := run.directory / "bundle" / name).is_file())
+    size = run.shipped_bytes
     return Line(
         "banking77",
         f"teacher {teacher:.2%}, int8 {student:.2%}, {layers} layers, {size / 1e6:.2f} MB ({run.origin})",

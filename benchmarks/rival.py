@@ -6,23 +6,15 @@ Their exporters run in that environment, on the same checkpoint that our bundle 
 same for both (torch, onnxruntime, numpy) is linked from our own environment, so it takes seconds to make.
 """
 
-import subprocess
-import sys
-from importlib.metadata import distribution
 from pathlib import Path
 
-from lines import MeasureError
-from runs import ROOT
+from environments import Environment
 
-FOLDER = ROOT / ".cache" / "optimum"
-_PINS = ("optimum==2.1.0", "optimum-onnx[onnxruntime]==0.1.0", "transformers==4.57.6", "sentence-transformers==5.1.2")
-# As constraints.txt has them: only the rival's own code differs.
-_SHARED = ("torch", "onnxruntime", "onnx", "numpy", "scipy", "scikit-learn")
-_FIND_PACKAGES = "import sysconfig; print(sysconfig.get_path('purelib'))"
-_VERSIONS = """
-from importlib.metadata import version
-print(", ".join(f"{n} {version(n)}" for n in ("optimum-onnx", "transformers", "sentence-transformers", "onnxruntime")))
-"""
+OPTIMUM = Environment(
+    "optimum",
+    ("optimum==2.1.0", "optimum-onnx[onnxruntime]==0.1.0", "transformers==4.57.6", "sentence-transformers==5.1.2"),
+    shared=("torch", "onnxruntime", "onnx", "numpy", "scipy", "scikit-learn"),
+)
 _EXPORT = """
 import sys
 from optimum.onnxruntime import ORTModelForSequenceClassification, ORTQuantizer
@@ -48,54 +40,24 @@ export_dynamic_quantized_onnx_model(model, "avx512_vnni", folder)
 
 def rival_python() -> Path:
     """Return the interpreter of the rival's environment, made when it is not there."""
-    python = FOLDER / "bin" / "python"
-    finished = FOLDER / "pins.txt"
-    wanted = [*_PINS, *(line for line in _constraints() if line.partition("==")[0] in _SHARED)]
-    made_of = "\n".join([*wanted, str(distribution("torch").locate_file(""))])
-    if not (finished.is_file() and finished.read_text(encoding="utf-8") == made_of):
-        _run([sys.executable, "-m", "venv", "--clear", str(FOLDER)])
-        _link_shared(Path(_run([str(python), "-c", _FIND_PACKAGES]).strip()))
-        install = ["install", "--quiet", "--disable-pip-version-check", "--no-compile"]
-        _run([str(python), "-m", "pip", *install, *wanted])
-        finished.write_text(made_of, encoding="utf-8")
-    return python
-
-
-def _link_shared(packages: Path) -> None:
-    for name in _SHARED:
-        ours = distribution(name)
-        for top in {file.parts[0] for file in ours.files or ()} - {"..", "__pycache__"}:  # scripts lie outside
-            (packages / top).symlink_to(str(ours.locate_file(top)))
+    return OPTIMUM.python()
 
 
 def versions() -> str:
     """Return what is installed there, in words."""
-    return _run([str(rival_python()), "-c", _VERSIONS]).strip()
+    return OPTIMUM.versions("optimum-onnx", "transformers", "sentence-transformers", "onnxruntime")
 
 
 def export_classifier(checkpoint: Path, folder: Path) -> Path:
     """Export `checkpoint` as Optimum does it, int8 with its avx512_vnni preset, per channel; return the folder."""
-    _run([str(rival_python()), "-c", _EXPORT, str(checkpoint.resolve()), str(folder)])
+    OPTIMUM.run("-c", _EXPORT, str(checkpoint.resolve()), str(folder))
     return folder
 
 
 def export_sentences(checkpoint: Path, folder: Path) -> Path:
     """Export the encoder of `checkpoint` as sentence-transformers does it, int8 for avx512_vnni; return the folder."""
-    _run([str(rival_python()), "-c", _EXPORT_SENTENCES, str(checkpoint.resolve()), str(folder)])
+    OPTIMUM.run("-c", _EXPORT_SENTENCES, str(checkpoint.resolve()), str(folder))
     return folder
-
-
-def _constraints() -> list[str]:
-    return (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-
-
-def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
-        words = " ".join(command[:3]).partition("\n")[0]  # of a program only that there is one
-        raise MeasureError(f"{words} ... ended with {done.returncode}: {''.join(last)}")
-    return done.stdout
 
 
 if __name__ == "__main__":

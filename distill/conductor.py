@@ -130,7 +130,8 @@ class Conductor:
         """Return what the training stages share."""
         from distill.train import TrainInputs
 
-        return TrainInputs(self.path("corpus"), self.path("label"), self.task, self.config.seed, update)
+        seed = self.config.seed if self.config.train.seed is None else self.config.train.seed
+        return TrainInputs(self.path("corpus"), self.path("label"), self.task, seed, update)
 
     @cached_property
     def task(self) -> "Task":

@@ -34,9 +34,10 @@ from distill.scores import HEADLINES
 from distill.teach import TFIDF_ON_GOLD
 from distill.train import read_metrics
 from export.bundle import MODEL_FILES, BundleManifest, read_manifest
-from export.metrics import ACTIVATIONS, f1_per_class, recall_per_class
+from export.metrics import ACTIVATIONS, f1_per_class, recall_per_class, row_scores
 from export.report import render_html, render_markdown
 from export.runtime import OnnxClassifier
+from export.scope import describe_scope, familiarity
 from teacher.calibrate import fit_temperature
 from teacher.corpus import read_meta, read_part
 from teacher.example import Example
@@ -125,9 +126,11 @@ def _promised(
     manifest: BundleManifest, kind: TaskKind, answers: Mapping[str, Answers], targets: Floats, seed: int
 ) -> dict[str, Any]:
     """Return what the bundle says of itself, and what has become of its promise on test."""
-    given = answers[_student(answers)], answers["teacher"]
+    given = student, _ = answers[_student(answers)], answers["teacher"]
+    is_right = row_scores(student.decided, targets) > 0
     return {
         "abstain": describe_abstention(kind, given, targets, manifest.abstain, seed=seed),
+        "scope": describe_scope(manifest.scope, familiarity(student.probs), is_right),
         "gates": [asdict(gate) for gate in manifest.gates],
         "export": manifest.export,
     }

@@ -43,6 +43,7 @@ def package(trial: Trial, directory: Path, *, lineage: dict[str, str]) -> None:
         too_long=spec.too_long,
         gates=(*choice.gates, tokenizer_gate),
         abstain=trial.promise(choice.shipped),
+        scope=trial.scope(choice.shipped),
         lineage=dict(lineage),
         export=about,
     )

@@ -66,6 +66,7 @@ def as_json(text: str, prediction: "Prediction") -> dict[str, Any]:
         "labels": list(prediction.labels),
         "probability": round(float(prediction.probability), 6),
         "truncated": prediction.truncated,
+        "in_scope": prediction.in_scope,
     }
 
 

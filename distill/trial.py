@@ -20,6 +20,7 @@ from export.invariance import judge_company
 from export.machine import usable_cores
 from export.metrics import decode, macro_f1, row_scores
 from export.parity import judge_tokenizer
+from export.scope import Scope, familiarity, fit_scope
 from export.selective import Abstention, certainty, fit_abstention
 from export.spec import ExportSpec
 from teacher.calibrate import fit_temperature, fit_thresholds
@@ -129,6 +130,14 @@ class Trial:
             certainty(kind, examined.pool, pool),
             self.spec.abstain,
         )
+
+    def scope(self, examined: Examined) -> Scope | None:
+        """Return the threshold below which a text is about something else; None for multi-label, which may say none."""
+        kind = self._task.kind
+        if kind is not TaskKind.SINGLE_LABEL:
+            return None
+        is_right = row_scores(decode(kind.value, examined.dev), self.targets) > 0
+        return fit_scope(familiarity(examined.dev), is_right, self._spec.scope.keep)
 
     def examples(self, examined: Examined, most: int) -> bytes:
         """Return the bundle's file of at most so many gold texts, placed by what one file answers to them."""

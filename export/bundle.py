@@ -25,6 +25,7 @@ from pydantic import (
 
 from export.errors import BundleError, ExportError
 from export.gate import Gate
+from export.scope import Scope
 from export.selective import Abstention
 from export.wire import find_dangers
 
@@ -51,10 +52,10 @@ class FileEntry(BaseModel):
 class BundleManifest(BaseModel):
     """All that a loader must know beyond what Hugging Face writes; `labels` stand in the order of the logits.
 
-    `thresholds` (by label name) and `abstain` were fitted on the file of `precision`, and so was `temperature`, by
-    which logits still have to be divided: 1 where the files do that themselves and give probabilities. `export` says
-    how the files were made. `files` is every other file of the bundle by its POSIX path. `digest` is the seal of a
-    manifest that was read: it names this version of the bundle.
+    `thresholds` (by label name), `abstain` and `scope` were fitted on the file of `precision`, and so was
+    `temperature`, by which logits still have to be divided: 1 where the files do that themselves and give
+    probabilities. `export` says how the files were made. `files` is every other file of the bundle by its POSIX path.
+    `digest` is the seal of a manifest that was read: it names this version of the bundle.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -70,6 +71,7 @@ class BundleManifest(BaseModel):
     too_long: Literal["truncate", "refuse"] = "truncate"
     gates: tuple[Gate, ...] = ()
     abstain: Abstention | None = None
+    scope: Scope | None = None
     lineage: dict[str, JsonValue] = Field(default_factory=dict)
     export: dict[str, JsonValue] = Field(default_factory=dict)
     files: dict[str, FileEntry] = Field(default_factory=dict)

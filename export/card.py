@@ -43,7 +43,7 @@ print(Predictor.load("path/to/this/folder").predict("a text")[0].label)
 
 - An int8 answer shifts slightly with padding and with the other texts of a batch. One text alone always gives
   the same bits on the same machine.
-- A label is always one of those below, even for a text that is about none of them.
+- {scope}
 
 ## Labels
 
@@ -68,6 +68,7 @@ def render_card(manifest: BundleManifest, quality: Mapping[str, float]) -> str:
         too_long="cut, and the answer says so" if manifest.too_long == "truncate" else "refused",
         model=MODEL_FILES[manifest.precision],
         precision=manifest.precision,
+        scope=_scope(manifest),
         quality=_table(("metric", "value"), [(name, f"{value:.4f}") for name, value in quality.items()]),
         gates=_table(
             ("gate", "value", "limit", "passed", "detail"),
@@ -88,6 +89,15 @@ def render_card(manifest: BundleManifest, quality: Mapping[str, float]) -> str:
         activation="the softmax" if manifest.kind == "single_label" else "the sigmoid",
         labels=shown + (f" and {hidden} more in `config.json`" if hidden > 0 else ""),
         lineage=_table(("what", "value"), [(name, str(value)) for name, value in manifest.lineage.items()]),
+    )
+
+
+def _scope(manifest: BundleManifest) -> str:
+    if manifest.scope is None:
+        return "A label is always one of those below, even for a text that is about none of them."
+    return (
+        "A label is always one of those below. Where an answer's `in_scope` is false the text seems to be about "
+        f"none of them; {1 - manifest.scope.keep:.2g} of the answers that were right on dev are lost to that."
     )
 
 

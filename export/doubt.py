@@ -37,13 +37,16 @@ class Doubt:
     async def decide(self, model: ServedModel, answers: Sequence[Answer], deadline: float | None) -> Sequence[Answer]:
         """Return what goes out for each answer of the student, with its certainty."""
         certain = _certainty(model, answers)
-        measured = [replace(answer, certainty=value) for answer, value in zip(answers, certain, strict=True)]
+        measured = [
+            replace(answer, certainty=value, is_strange=self._settings.scope and answer.prediction.in_scope is False)
+            for answer, value in zip(answers, certain, strict=True)
+        ]
         threshold = self._threshold(model)
-        if threshold is None or self._settings.below == "answer":
+        if self._settings.below == "answer":
             return measured
         return await asyncio.gather(
             *(
-                self._settle(model, answer, deadline) if (answer.certainty or 0.0) < threshold else _stay(answer)
+                self._settle(model, answer, deadline) if _is_doubtful(answer, threshold) else _stay(answer)
                 for answer in measured
             )
         )
@@ -51,10 +54,10 @@ class Doubt:
     def capture(self, model: ServedModel, answers: Sequence[Answer]) -> None:
         """Queue what is doubtful for the pool; never waits."""
         threshold = self._threshold(model)
-        if self._pool is None or threshold is None:
+        if self._pool is None:
             return
         for answer in answers:
-            if answer.certainty is not None and answer.certainty < threshold:
+            if _is_doubtful(answer, threshold):
                 self._pool.offer(answer, model.digest)
 
     async def close(self) -> None:
@@ -114,8 +117,14 @@ def _taught(student: Prediction, labels: Sequence[str], said: TeacherAnswer) -> 
         label=said.labels[0] if said.labels else None,
         labels=said.labels,
         probability=max(probabilities.values()),
+        _least_familiar=None,  # the student's; of the teacher's answer nobody has fitted one
         _probs=np.array([*probabilities.values()], np.float32).tobytes(),
     )
+
+
+def _is_doubtful(answer: Answer, threshold: float | None) -> bool:
+    is_unsure = threshold is not None and answer.certainty is not None and answer.certainty < threshold
+    return answer.is_strange or is_unsure
 
 
 async def _stay(answer: Answer) -> Answer:

@@ -82,7 +82,8 @@ class CaptureSettings(BaseModel):
 
 
 class DoubtSettings(BaseModel):
-    """What becomes of an answer whose certainty is below the threshold (None: the one its bundle proved).
+    """What becomes of an answer whose certainty is below the threshold (None: the one its bundle proved), or whose text
+    is out of scope.
 
     abstain: it goes out without a label. answer: it goes out as it is (and may be captured). teacher: the teacher's
     answer goes out, or the student's, marked as a fallback, when there is none in time.
@@ -92,6 +93,7 @@ class DoubtSettings(BaseModel):
 
     below: Literal["abstain", "answer", "teacher"] = "abstain"
     threshold: float | None = Field(None, ge=0, le=1)
+    scope: bool = Field(True, description="a text that seems to be about something else is doubtful too")
     teacher: TeacherSettings | None = None
     capture: CaptureSettings | None = None
 

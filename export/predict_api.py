@@ -72,6 +72,8 @@ def _shape(answer: Answer, answered: Answered, raw_scores: bool, details: bool) 
         "model": answered.model.digest,
         "source": answer.source,
         "certainty": answer.certainty,
+        "familiarity": prediction.familiarity,
+        "in_scope": prediction.in_scope,
         "scores": listed,
     }
 

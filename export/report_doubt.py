@@ -30,6 +30,20 @@ def abstain_table(report: Report) -> Table:
     return Table("Answered alone", ("", ""), rows, "" if _is_kept(report) else _unkept(report))
 
 
+def scope_table(report: Report) -> Table:
+    """Return the threshold below which a text is taken to be about something else, and what it costs."""
+    scope, test = pick(report, "scope"), pick(report, "scope", "test")
+    rows = (
+        ("kept of the right answers, dev", percent(pick(scope, "keep"))),
+        ("threshold on the familiarity, from dev", shortest(pick(scope, "threshold"))),
+        ("kept, dev", percent(pick(scope, "kept"))),
+        ("kept, test", percent(pick(test, "kept"))),
+        ("accuracy on test when the rest counts as wrong", percent(pick(test, "accuracy"))),
+    )
+    note = "Every test text is about one of the labels: how many others are found is not measured here."
+    return Table("About something else?", ("", ""), rows, note)
+
+
 def handed(report: Report) -> float | None:
     """Return the share of test texts that stand below the threshold, None without one."""
     coverage = number(report, "abstain", "test", "coverage")

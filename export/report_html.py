@@ -16,7 +16,7 @@ from export.charts import (
     reliability_chart,
     tokens_chart,
 )
-from export.report_doubt import abstain_table, handed, price_per_million
+from export.report_doubt import abstain_table, handed, price_per_million, scope_table
 from export.report_labelling import ablation_table, labelling_table, rejected_table, sources_table
 from export.report_page import anchor, breakable, card, document, figure, figures, folded, section
 from export.report_plan import rewrites_table, variants_table
@@ -158,7 +158,9 @@ def _doubt(report: Report) -> str:
         "The least sure texts go to the teacher. Dot: the threshold from dev. Dashed line: the teacher alone.",
         cascade_chart(entries(report, "abstain", "cascade"), price_per_million(report), handed(report)),
     )
-    return f'<div class="grid">{coverage}{cascade}</div>{card(abstain_table(report), title="")}'
+    return (
+        f'<div class="grid">{coverage}{cascade}</div>{card(abstain_table(report), title="")}{card(scope_table(report))}'
+    )
 
 
 def _speed(report: Report) -> str:

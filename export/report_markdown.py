@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from export.report_doubt import abstain_table
+from export.report_doubt import abstain_table, scope_table
 from export.report_labelling import ablation_table, labelling_table, rejected_table, sources_table
 from export.report_plan import rewrites_table, variants_table
 from export.report_proof import label_errors_table, paired_table, recall_table, suspects_table
@@ -45,7 +45,7 @@ def _disagreements(report: Mapping[str, Any]) -> Table:
 
 
 _TABLES = (
-    quality_table, paired_table, abstain_table, latency_table, size_table, running_table, gates_table,
+    quality_table, paired_table, abstain_table, scope_table, latency_table, size_table, running_table, gates_table,
     rewrites_table, variants_table, worst_classes_table, recall_table, _disagreements,
     label_errors_table, suspects_table,
     labelling_table, ablation_table, rejected_table, sources_table,

@@ -18,6 +18,7 @@ from export.classifier import LOGITS, PROBABILITIES, OnnxClassifier
 from export.errors import BundleError, ExportError, TextTooLongError
 from export.examples import EXAMPLES, Examples, read_examples
 from export.metrics import ACTIVATIONS, decode
+from export.scope import familiarity
 
 __all__ = ["OnnxClassifier", "Prediction", "Predictor", "self_test"]
 
@@ -30,7 +31,8 @@ _NOT_A_NUMBER = "the model gave a logit that is not a finite number; export the 
 class Prediction:
     """One answer. `label` is the most probable of the decided `labels`, None when no label was decided.
 
-    `probability` belongs to the most probable label, decided or not; `tokens` is what the model read.
+    `probability` belongs to the most probable label, decided or not; `tokens` is what the model read. Where
+    `in_scope` is False the text seems to be about something else, and the label means little.
     """
 
     label: str | None
@@ -39,12 +41,26 @@ class Prediction:
     truncated: bool
     tokens: int
     _names: tuple[str, ...] = field(repr=False)
+    _least_familiar: float | None = field(repr=False)  # None: the bundle has no such threshold
     _probs: bytes = field(repr=False)  # of a float32 array: a tuple of 77 numbers would cost more than all else here
 
     @property
     def probabilities(self) -> dict[str, float]:
         """The probability of every label by name, in the order of the labels."""
         return dict(zip(self._names, np.frombuffer(self._probs, np.float32).tolist(), strict=True))
+
+    @property
+    def familiarity(self) -> float | None:
+        """How much the text looks like one about the labels, see `export.scope`; None where the bundle cannot say."""
+        if self._least_familiar is None:
+            return None
+        return float(familiarity(np.frombuffer(self._probs, np.float32)[None])[0])
+
+    @property
+    def in_scope(self) -> bool | None:
+        """Whether the text seems to be about one of the labels at all; None where the bundle cannot say."""
+        found = self.familiarity
+        return None if found is None or self._least_familiar is None else found >= self._least_familiar
 
 
 class Predictor:
@@ -175,6 +191,7 @@ class Predictor:
             truncated=bool(encoding.overflowing),
             tokens=len(encoding),
             _names=names,
+            _least_familiar=None if self.manifest.scope is None else self.manifest.scope.threshold,
             _probs=probs.tobytes(),
         )
 

@@ -21,6 +21,8 @@ ABSTAIN = "abstain"  # what stands in the place of a label where a protocol know
 class Answer:
     """The answer to one text and who gave it; `logits` are the student's, and so is `certainty` where it was judged.
 
+    `is_strange`: the text seemed to the student to be about something else, and doubt was to look at that.
+
     A fallback is the student's answer to a text that its teacher did not answer.
     """
 
@@ -29,6 +31,7 @@ class Answer:
     logits: Sequence[float]
     source: Source = "student"
     certainty: float | None = None
+    is_strange: bool = False
 
 
 # Returns the answers that go out, in order; `deadline` is on time.perf_counter, None without one. It must not raise

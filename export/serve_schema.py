@@ -42,7 +42,10 @@ class ScoredLabel(BaseModel):
 
 
 class DetailedAnswer(BaseModel):
-    """One answer with `details`; `model` is the digest of the bundle, `certainty` the student's where it was judged."""
+    """One answer with `details`; `model` is the digest of the bundle, `certainty` the student's where it was judged.
+
+    `in_scope` is false where the text seems to be about something else than the labels, null where that is not known.
+    """
 
     label: str | None
     labels: list[str]
@@ -52,6 +55,8 @@ class DetailedAnswer(BaseModel):
     model: str
     source: Literal["student", "teacher", "abstain", "fallback"]
     certainty: float | None
+    familiarity: float | None
+    in_scope: bool | None
     scores: list[ScoredLabel]
 
 

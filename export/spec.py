@@ -14,6 +14,14 @@ class AbstainSpec(BaseModel):
     level: float = Field(0.95, ge=0.5, lt=1, description="how sure the promise is, over draws of dev")
 
 
+class ScopeSpec(BaseModel):
+    """Below a threshold on its familiarity a text is taken to be about something else than the labels."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    keep: float = Field(0.99, gt=0, lt=1, description="of the dev texts that are answered rightly; single_label only")
+
+
 class ExportSpec(BaseModel):
     """Gates compare the int8 file with the fp32 student on dev, and on pool texts where no label is needed."""
 
@@ -30,6 +38,7 @@ class ExportSpec(BaseModel):
     too_long: Literal["truncate", "refuse"] = "truncate"
     examples: int | None = Field(None, ge=1, le=10_000, description="gold texts that the bundle carries; null: none")
     abstain: AbstainSpec = Field(default_factory=AbstainSpec)
+    scope: ScopeSpec = Field(default_factory=ScopeSpec)
 
 
 class BenchSpec(BaseModel):
