@@ -43,7 +43,7 @@ def out_of_scope(found: Seeded, data: Path) -> list[Line]:
         Line(
             "out_of_scope",
             f"recall {over_seeds(recalls)} of {len(strange):,} texts at {_ACCURACY:.1%} in-scope accuracy, read off "
-            f"the curve of test; with the bundle's own threshold, from dev: {over_seeds(refused)} at {over_seeds(kept)}",
+            f"the curve of test; with the bundle's threshold, from dev: {over_seeds(refused)} at {over_seeds(kept)}",
             f">= {_LEAST_RECALL:.0%} at {_ACCURACY:.1%}",
             recall >= _LEAST_RECALL,
         ),

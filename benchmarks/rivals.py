@@ -121,13 +121,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure our student beside its rivals.")
     parser.add_argument("datasets", type=Path, metavar="DATASETS_FOLDER", help="holds banking77/ and clinc150/")
     parser.add_argument("--dataset", default="banking77_10shot", help="the name of a config")
-    parser.add_argument(
-        "--only", nargs="+", choices=tuple(ROWS), default=tuple(ROWS), metavar="RIVAL", help=str([*ROWS])
-    )
+    parser.add_argument("--only", nargs="+", choices=tuple(ROWS), default=tuple(ROWS), help=str([*ROWS]))
+    parser.add_argument("--run", type=Path, help="a finished run of the dataset, taken as it is")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="finished runs are reused")
-    parser.add_argument(
-        "--share", type=float, default=1.0, help="of the data, for a trial; then runs are made elsewhere"
-    )
+    parser.add_argument("--share", type=float, default=1.0, help="of the data, for a trial with runs made elsewhere")
     parser.add_argument("--again", action="store_true", help="train rivals that have answered before")
     wanted, about = parser.parse_args(), machine()
     print(f"# {about['cpu']}, {about['usable_cores']} cores, load {about['load_average']}, {about['versions']}")
@@ -142,9 +139,7 @@ def main() -> int:
             print(Line(wanted.dataset, str(error), "can be measured", False))
             return 1
         least = material.right(answers)
-        print(
-            f"ours: {least:.2%}, {seconds:.0f} s of all stages ({material.run.origin}); {len(material.gold)} gold rows"
-        )
+        print(f"ours: {least:.2%}, {seconds:.0f} s of all stages ({run.origin}); {len(material.gold)} gold rows")
         lines = [_row(name, material, least, wanted.again) for name in wanted.only]
     return 0 if all(lines) else 1
 

@@ -25,6 +25,7 @@ from teacher.processes import is_first_process, wait_for_all
 from teacher.spec import TeacherSpec
 
 if TYPE_CHECKING:
+    from distill.background import Background
     from distill.teach import LabelInputs
     from distill.train import TrainInputs
     from teacher.paid import PaidAnswers
@@ -87,6 +88,8 @@ class Conductor:
             section["sources"] = self._source_digest
         if stage.name == "teacher" and self._teacher_files:
             section["files"] = self._teacher_files
+        if stage.name == "train" and self.config.train.background:
+            section["background"] = self._background_digest
         return section
 
     def inputs(self, stage: Stage) -> dict[str, str]:
@@ -131,7 +134,7 @@ class Conductor:
         from distill.train import TrainInputs
 
         seed = self.config.seed if self.config.train.seed is None else self.config.train.seed
-        return TrainInputs(self.path("corpus"), self.path("label"), self.task, seed, update)
+        return TrainInputs(self.path("corpus"), self.path("label"), self.task, seed, update, self._background)
 
     @cached_property
     def task(self) -> "Task":
@@ -177,12 +180,29 @@ class Conductor:
 
         return source_digest(self.config.data, self.base)
 
+    @property
+    def _background(self) -> "Background | None":
+        from distill.background import Background
+
+        data, sources = self.config.data, self.config.train.background
+        if not sources:
+            return None
+        return Background(tuple(sources), self.base / data.root, data.text, data.max_characters)
+
+    @cached_property
+    def _background_digest(self) -> str:
+        from teacher.read import digest_sources
+
+        sources = [("background", source) for source in self.config.train.background]
+        return digest_sources(sources, self.base / self.config.data.root)
+
     @cached_property
     def _teacher_files(self) -> dict[str, str]:
         """Return the digest of every file whose content shapes the teacher's answers, by its name in the config."""
         from teacher.files import tree_digest
 
-        names = [(role, name) for _, role, name in config_names(self.config) if role != "models"]
+        named = config_names(self.config)
+        names = [(role, name) for path, role, name in named if role != "models" and path[0] != "train"]
         return {name: tree_digest(Path(RESOLVERS[role](name, self.config, self.base))) for role, name in names}
 
     def _build(self, stage: Stage, partial: Path) -> None:

@@ -274,6 +274,8 @@ def config_names(config: Config) -> Iterator[tuple[KeyPath, str, str]]:
                     yield (*path, field), role, name
     if config.student.init not in ("teacher", "config"):
         yield ("student", "init"), "models", config.student.init
+    for place, name in enumerate(config.train.background):
+        yield ("train", "background", place), "data_files", name
 
 
 RESOLVERS: dict[str, Callable[[str, Config, Path], str]] = {

@@ -46,6 +46,10 @@ class TrainSpec(BaseModel):
     )
     patience: int | None = Field(None, ge=1, description="evaluations on dev without gain before stopping")
     bf16: bool | None = Field(None, description="null: where the CPU multiplies bfloat16 natively")
+    background: list[str] = Field(
+        default_factory=list,
+        description="files under data.root with texts about something else, where the student is to be sure of nothing",
+    )
     seed: int | None = Field(None, ge=0, lt=2**31, description="of the student alone; null: the seed of the run")
     report_to: list[str] = Field(default_factory=list, description="passed through to transformers.Trainer")
 

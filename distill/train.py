@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
+from distill.background import Background, read_background
 from distill.data import Transfer, labelled_rows, needed_tokens, read_transfer, read_variants
 from distill.losses import distillation_objective
 from distill.scores import dev_score
@@ -48,6 +49,7 @@ class TrainInputs:
     task: Task
     seed: int = 0
     progress: Callable[[int], None] = field(default=lambda rows: None)
+    background: Background | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,10 @@ def train_student(
     pool = read_transfer(inputs.corpus, inputs.labels, inputs.task, "pool")
     draft = draft_student(inputs, source, student, pool.texts)
     variants = read_variants(inputs.labels)
-    transfer = pool.joined(variants) if variants else pool
+    transfer = known = pool.joined(variants) if variants else pool
+    if inputs.background:
+        strange = read_background(inputs.background, inputs.corpus, inputs.task, len(known.texts), inputs.seed)
+        transfer = known.joined(strange)
     if student.init == "teacher" and (head := linear_head(Path(source))) is not None:
         adopt_head(draft.model, *head)
     hidden_weight = (train.hidden_weight or 0.0) if embedder else 0.0
@@ -80,11 +85,16 @@ def train_student(
         transfer = replace(transfer, hidden=embeddings.astype(np.float16))
     run = _run(inputs, draft, transfer, directory, train)
     recipe = recipe_of(train, len(pool.texts), inputs.seed, student.kind)
-    # An epoch shows as many texts as the pool holds, each as itself or as a variant.
+    # An epoch shows as many texts as the pool holds, each as itself or as a variant; background comes on top.
     epochs = recipe.epochs
-    recipe = replace(recipe, epochs=epochs * len(pool.texts) / len(transfer.texts))
+    recipe = replace(recipe, epochs=epochs * len(pool.texts) / len(known.texts))
     log = DistillationTrainer(draft.model, recipe, run, hidden_weight).fit()
-    facts = {"rows": len(pool.texts), "variants": len(transfer.texts) - len(pool.texts), "epochs": epochs}
+    facts = {
+        "rows": len(pool.texts),
+        "variants": len(known.texts) - len(pool.texts),
+        "background": len(transfer.texts) - len(known.texts),
+        "epochs": epochs,
+    }
     save_student(draft, log, directory, facts)
 
 
