@@ -1,5 +1,6 @@
 """One measured row beside the line it has to hold."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -19,3 +20,13 @@ class Line:
 
 class MeasureError(Exception):
     """A row could not be measured; the message says which command failed and how."""
+
+
+def show(row: str, measure: Callable[[], Line]) -> bool:
+    """Print the line that `measure` returns as soon as it is known, and return whether it holds."""
+    try:
+        line = measure()
+    except MeasureError as error:
+        line = Line(row, str(error), "can be measured", False)
+    print(line, flush=True)
+    return line.holds

@@ -10,10 +10,11 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lines import Line, MeasureError
+from lines import Line, MeasureError, show
 from runs import FinishedRun, Runs
 
 from export.machine import machine
@@ -179,17 +180,8 @@ def main() -> int:
     print(f"# {about['cpu']}, {about['usable_cores']} cores, load {about['load_average']}, {about['versions']}")
     with tempfile.TemporaryDirectory(prefix="main-path-") as scratch:
         runs = Runs(wanted.datasets, wanted.runs, Path(scratch))
-        lines = [_measure(name, runs) for name in wanted.only]
+        lines = [show(name, partial(ROWS[name], runs)) for name in wanted.only]
     return 0 if all(lines) else 1
-
-
-def _measure(name: str, runs: Runs) -> bool:
-    try:
-        line = ROWS[name](runs)
-    except MeasureError as error:
-        line = Line(name, str(error), "can be measured", False)
-    print(line, flush=True)
-    return line.holds
 
 
 def _int8(run: FinishedRun) -> dict[str, Any]:

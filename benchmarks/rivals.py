@@ -15,10 +15,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from environments import Environment
-from lines import Line, MeasureError
+from lines import Line, MeasureError, show
 from rival_material import Material, encoder, read_material
 from rival_models import RIVALS
 from runs import FinishedRun, Runs
@@ -140,7 +141,7 @@ def main() -> int:
             return 1
         least = material.right(answers)
         print(f"ours: {least:.2%}, {seconds:.0f} s of all stages ({run.origin}); {len(material.gold)} gold rows")
-        lines = [_row(name, material, least, wanted.again) for name in wanted.only]
+        lines = [show(name, partial(_line, name, material, least, wanted.again)) for name in wanted.only]
     return 0 if all(lines) else 1
 
 
@@ -151,14 +152,9 @@ def trial_or_real(datasets: Path, runs: Path, scratch: Path, share: float) -> Ru
     return Runs(shrink(datasets, scratch / "data", share), scratch / "runs", scratch, QUICK)
 
 
-def _row(name: str, material: Material, least: float, again: bool) -> bool:
-    try:
-        accuracy, seconds = measure(name, material, again)
-        line = Line(name, f"{accuracy:.2%}, {seconds:.0f} s", f"behind our {least:.2%}", accuracy < least)
-    except MeasureError as error:
-        line = Line(name, str(error), "can be measured", False)
-    print(line, flush=True)
-    return line.holds
+def _line(name: str, material: Material, least: float, again: bool) -> Line:
+    accuracy, seconds = measure(name, material, again)
+    return Line(name, f"{accuracy:.2%}, {seconds:.0f} s", f"behind our {least:.2%}", accuracy < least)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 import rival
 from contests import against_optimum, against_teacher, p50_words, rates_line, ratio_words, rounds
-from lines import Line, MeasureError
+from lines import Line, MeasureError, show
 from material import TEXTS, Bench
 from turns import Answerer, texts_per_second
 
@@ -249,18 +250,9 @@ def main() -> int:
     print(f"# {about['cpu']}, {about['usable_cores']} cores, load {about['load_average']}, {about['versions']}")
     with tempfile.TemporaryDirectory(prefix="speed-") as scratch:
         bench = Bench(wanted.runs, wanted.datasets, wanted.share, wanted.static, Path(scratch))
-        lines = [_measure(name, bench) for name in wanted.only]
+        lines = [show(name, partial(ROWS[name], bench)) for name in wanted.only]
     print(f"# load {machine()['load_average']}")
     return 0 if all(lines) else 1
-
-
-def _measure(name: str, bench: Bench) -> bool:
-    try:
-        line = ROWS[name](bench)
-    except MeasureError as error:
-        line = Line(name, str(error), "can be measured", False)
-    print(line, flush=True)
-    return line.holds
 
 
 if __name__ == "__main__":
