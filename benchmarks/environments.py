@@ -1,7 +1,7 @@
 """Virtual environments of rivals: made on demand from pinned versions, under .cache, and used as processes.
 
-What both sides need has the version of constraints.txt, so that only the rival's own code differs, and is linked from our own
-environment: what is large takes no time and no disk twice.
+What both sides need has the version of constraints.txt, so that only the rival's own code differs. It is linked from
+our own environment: what is large takes no time and no disk twice.
 """
 
 import subprocess

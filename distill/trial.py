@@ -133,11 +133,11 @@ class Trial:
 
     def scope(self, examined: Examined) -> Scope | None:
         """Return the threshold below which a text is about something else; None for multi-label, which may say none."""
-        kind = self._task.kind
+        kind, rows = self.task.kind, slice(self._fitted)
         if kind is not TaskKind.SINGLE_LABEL:
             return None
-        is_right = row_scores(decode(kind.value, examined.dev), self.targets) > 0
-        return fit_scope(familiarity(examined.dev), is_right, self._spec.scope.keep)
+        is_right = row_scores(decode(kind.value, examined.dev[rows]), self.targets[rows]) > 0
+        return fit_scope(familiarity(examined.dev[rows]), is_right, self.spec.scope.keep)
 
     def examples(self, examined: Examined, most: int) -> bytes:
         """Return the bundle's file of at most so many gold texts, placed by what one file answers to them."""
