@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import static_tier
+import yaml
 from lines import Line, MeasureError
 from out_of_scope import out_of_scope
 from rival_material import read_material
@@ -151,8 +152,10 @@ def _closed(teacher: float, student: float, alone: float) -> float:
 
 
 def _gold_share(run: FinishedRun) -> float:
-    """Return the share of the gold rows whose labels the student was trained on: all of them where tuning was kept."""
-    return float(run.read("tuned/metrics.json")["kept"] == "tuned")
+    """Return the share of the gold rows whose labels the student was trained on: all of them, or none."""
+    config = yaml.safe_load((run.directory / "config.yaml").read_text(encoding="utf-8"))
+    is_tuned = run.read("tuned/metrics.json")["kept"] == "tuned"
+    return float(is_tuned or config["train"]["gold_weight"] > 0)
 
 
 def _rows_of_gold(run: FinishedRun) -> int:
