@@ -38,7 +38,7 @@ from teacher.scorer import TextScorer
 _ENVIRONMENT = Environment(
     "rivals",
     ("setfit==1.1.3", "sentence-transformers==5.1.2", "transformers==4.57.6", "model2vec[train,distill]==0.9.0"),
-    shared=("torch", "numpy", "scikit-learn"),
+    shared=("torch", "numpy", "scipy", "scikit-learn"),
 )
 _PACKAGES = ("setfit", "sentence-transformers", "transformers", "model2vec", "scikit-learn", "torch")
 _OURS = ("corpus", "teacher", "labels", "student", "tuned", "bundle")  # what our row took, stage by stage
