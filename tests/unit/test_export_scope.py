@@ -7,6 +7,7 @@ import pytest
 from scipy.special import logsumexp
 
 from distill.package import package
+from distill.trial import Trial
 from export.metrics import softmax
 from export.runtime import Predictor
 from export.scope import Scope, describe_scope, familiarity, fit_scope
@@ -62,16 +63,15 @@ def test_the_threshold_of_a_bundle_is_fitted_on_the_answers_of_the_file_that_shi
 ) -> None:
     (tmp_path / "bundle").mkdir()
     spec = ExportSpec(precision="fp32", scope=ScopeSpec(keep=0.8))
-    package(tiny_classifier, small_corpus, small_task, spec, tmp_path / "bundle", lineage={})
+    package(Trial(tiny_classifier, small_corpus, small_task, spec), tmp_path / "bundle", lineage={})
     dev, predictor = read_part(small_corpus, "dev"), Predictor.load(tmp_path / "bundle")
     answers = [predictor.predict(example.text)[0] for example in dev]
     familiar = familiarity(np.array([[*answer.probabilities.values()] for answer in answers], np.float32))
     is_right = np.array([answer.labels == one.labels for answer, one in zip(answers, dev, strict=True)])
-    assert predictor.manifest.scope == fit_scope(familiar, is_right, 0.8)
-    assert (
-        np.mean([answer.in_scope for answer in answers])
-        == (familiar >= fit_scope(familiar, is_right, 0.8).threshold).mean()
-    )
+    scope = fit_scope(familiar, is_right, 0.8)
+    assert scope is not None
+    assert predictor.manifest.scope == scope
+    assert [answer.in_scope for answer in answers] == (familiar >= scope.threshold).tolist()
 
 
 def test_an_answer_says_whether_its_text_is_in_scope(scoped: Path) -> None:
