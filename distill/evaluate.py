@@ -72,8 +72,8 @@ def write_report(
 ) -> None:
     """Write report.json, report.md, report.html and the test answers to `directory`.
 
-    `about` holds what only the conductor knows: name, stages, lineage, warnings. What the teacher has answered before
-    comes from `paid`, and what it has not, test rows among it, is paid into it.
+    `about` holds what only the conductor knows: name, stages, lineage, warnings and a search. What the teacher has
+    answered before comes from `paid`, and what it has not, test rows among it, is paid into it.
     """
     test = read_part(paths.corpus, "test")
     targets = task.targets([example.labels or () for example in test])
@@ -110,6 +110,7 @@ def write_report(
         "stages": about["stages"],
         "lineage": about["lineage"],
         "warnings": about["warnings"],
+        "search": about.get("search"),
     }
     np.savez_compressed(
         directory / "test_answers.npz", allow_pickle=False, **{name: given.probs for name, given in answers.items()}

@@ -16,10 +16,12 @@ from export.charts import (
     reliability_chart,
     tokens_chart,
 )
+from export.frontier import frontier_chart
 from export.report_doubt import abstain_table, handed, price_per_million
 from export.report_labelling import ablation_table, labelling_table, rejected_table, sources_table
 from export.report_page import anchor, breakable, card, document, figure, figures, folded, section
 from export.report_plan import rewrites_table, variants_table
+from export.report_search import search_table
 from export.report_tables import (
     Disagreement,
     corpus_table,
@@ -65,6 +67,7 @@ _SECTIONS = (
     "Doubtful texts",
     "Speed",
     "Size and gates",
+    "Search",
     "Worst classes",
     "Disagreements",
     "Labelling",
@@ -75,7 +78,7 @@ _SECTIONS = (
 
 def render_html(report: Report) -> str:
     """Return the report as one self-contained HTML document."""
-    bodies = (_quality, _doubt, _speed, _size, _classes, _disagreements, _labelling, _gold, _origin)
+    bodies = (_quality, _doubt, _speed, _size, _search, _classes, _disagreements, _labelling, _gold, _origin)
     sections = (section(name, body(report)) for name, body in zip(_SECTIONS, bodies, strict=True))
     parts = (_header(report), _verdict(verdict(report)), _cards(report), "".join(sections))
     footer = "Made by Potstill. The same figures for machines: report.json."
@@ -176,6 +179,22 @@ def _size(report: Report) -> str:
     tables = f"{card(size_table(report))}{card(running_table(report))}"
     made = f"{card(rewrites_table(report))}{card(variants_table(report))}"
     return f'{card(gates_table(report))}{made}<div class="grid">{tables}</div>'
+
+
+def _search(report: Report) -> str:
+    if not entries(report, "search", "students"):
+        return card(search_table(report), title="")
+    frontier = figure(
+        "Quality against answer time",
+        "Dot: a student, its area the size of its int8 file; bar: 95 % interval; hollow: dropped before its training "
+        "ended. Shaded: what holds both lines. Dashed: the teacher.",
+        frontier_chart(
+            entries(report, "search", "students"),
+            number(report, "search", "lines", "p50_ms"),
+            number(report, "search", "lines", "max_gap"),
+        ),
+    )
+    return frontier + card(search_table(report))
 
 
 def _classes(report: Report) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from export.report_doubt import abstain_table
 from export.report_labelling import ablation_table, labelling_table, rejected_table, sources_table
 from export.report_plan import rewrites_table, variants_table
+from export.report_search import search_table
 from export.report_tables import (
     Table,
     corpus_table,
@@ -45,7 +46,7 @@ def _disagreements(report: Mapping[str, Any]) -> Table:
 
 _TABLES = (
     quality_table, abstain_table, latency_table, size_table, running_table, gates_table,
-    rewrites_table, variants_table, worst_classes_table, _disagreements,
+    rewrites_table, variants_table, search_table, worst_classes_table, _disagreements,
     labelling_table, ablation_table, rejected_table, sources_table,
     gold_table, corpus_table, stages_table, lineage_table, machine_table,
 )  # fmt: skip
