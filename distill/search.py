@@ -68,6 +68,7 @@ def search(
     _check(loaded, lines)
     run_pipeline(loaded, runs=runs, until="corpus", reporter=reporter)
     main = Conductor(loaded, STAGES, runs, reporter, budget_usd)
+    _check_rows(main, lines)
     ladder = _Ladder(main, lines)
     if choice := ladder.drop_slow():
         return _finish(ladder, choice, None)
@@ -82,13 +83,29 @@ def search(
 
 
 def _check(loaded: LoadedConfig, lines: Lines) -> None:
-    for name, value in (("--p50-ms", lines.p50_ms), ("--max-gap", lines.max_gap)):
-        if not (math.isfinite(value) and value >= 0) or (name == "--p50-ms" and value == 0):
-            raise InputError(f"found {name} {value:g}, wanted a finite number above 0")
+    if not (math.isfinite(lines.p50_ms) and lines.p50_ms > 0):
+        raise InputError(f"found --p50-ms {lines.p50_ms:g}, wanted a number of milliseconds above 0")
+    if not 0 <= lines.max_gap <= 1:
+        raise InputError(f"found --max-gap {100 * lines.max_gap:g}, wanted points from 0 to 100")
     if loaded.config.export.precision != "int8":
         raise InputError("found export.precision fp32, wanted int8: the lines of a search are about the int8 file")
     if process_count() > 1:
         raise InputError(f"found {process_count()} processes, wanted one: a search times its students on this machine")
+
+
+def _check_rows(main: Conductor, lines: Lines) -> None:
+    from teacher.corpus import read_meta
+
+    meta = read_meta(main.path("corpus"))
+    dev = meta.rows["dev"]
+    if not dev or not meta.rows["pool"]:
+        raise InputError(f"found {dev} dev rows and {meta.rows['pool']} pool rows, wanted some of both: see data")
+    if 3 / dev > lines.max_gap:
+        main.warn(
+            f"search: {dev:,} dev rows tell no gap of less than {300 / dev:.2g} points from none; name more dev rows"
+        )
+    if not meta.unlabeled:
+        main.warn("search: the pool holds the texts of gold alone; students learn most from unlabelled ones")
 
 
 class _Ladder:

@@ -49,10 +49,10 @@ _STYLE: dict[str, Any] = {
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
-def svg(title: str, draw: Callable[[Axes], None]) -> str:
+def svg(title: str, draw: Callable[[Axes], None], size_inches: tuple[float, float] = _SIZE_INCHES) -> str:
     """Return what `draw` draws as an element of an HTML page, under a title for those who cannot see it."""
     with rc_context(_STYLE | {"svg.hashsalt": title}):  # the salt keeps ids of several drawings apart
-        figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
+        figure = Figure(figsize=size_inches, layout="constrained")
         draw(figure.add_subplot())
         drawing = io.StringIO()
         figure.savefig(drawing, format="svg", metadata=_NO_METADATA)
