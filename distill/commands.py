@@ -204,7 +204,7 @@ def search_students(  # noqa: PLR0913, PLR0917 - each is an option of the comman
 
     loaded, lines = _load(config, overrides), Lines(p50_ms, max_gap / 100)
     found = search(loaded, lines, runs=runs, reporter=make_reporter(log_format), budget_usd=budget_usd)
-    for line in spell(config, found):
+    for line in spell(found, config, overrides or (), runs):
         typer.echo(line)
     if found.failure:
         raise CheckFailedError(found.failure)

@@ -126,8 +126,11 @@ def _overrides(main: Conductor, spec: Any) -> list[str]:
     return overrides(spec, main.config.student)
 
 
-def spell(config: Path, found: Found) -> Iterator[str]:
-    """Yield what a person reads: the table, the answer, and the command that makes the run of it."""
+def spell(found: Found, config: Path, given: Sequence[str], runs: Path) -> Iterator[str]:
+    """Yield what a person reads: the table, the answer, and the command that makes the run of it.
+
+    That is `distill run` on `config` in the folder `runs`, with the overrides `given` to the search.
+    """
     from export.report_search import search_table
     from export.report_wording import entries
 
@@ -140,4 +143,7 @@ def spell(config: Path, found: Found) -> Iterator[str]:
     yield from entries(found.result, "remarks")
     if found.result["overrides"] or found.failure is None:
         who = "it" if found.failure is None else found.result["closest"]
-        yield f"to make {who} again: {shlex.join(['distill', 'run', str(config), *found.result['overrides']])}"
+        kept = [one for one in given if not one.startswith("search.")]
+        folder = [] if runs == Path("runs") else ["--runs", str(runs)]
+        command = shlex.join(["distill", "run", str(config), *kept, *found.result["overrides"], *folder])
+        yield f"to make {who} again: {command}"

@@ -77,7 +77,8 @@ def test_everyone_on_the_ladder_is_accounted_for(searched: Searched) -> None:
 def test_the_run_is_that_of_the_student_found_and_its_bundle_verifies(searched: Searched) -> None:
     project, outcome, _ = searched
     command = next(line for line in outcome.out.splitlines() if "distill run" in line)
-    assert command.endswith(f"distill run {project.config}")  # two layers is what the config says already
+    # Two layers is what the config says already.
+    assert command == f"to make it again: distill run {project.config} --runs {project.runs}"
     assert set(project.distill("status").out.split()[1::2]) == {"done"}
     assert project.call("verify", str(project.run / "bundle")).code == 0
 
@@ -136,7 +137,8 @@ def test_a_gap_that_nobody_holds_is_the_last_line_and_leaves_the_run_as_it_was(
     outcome = project.distill("search", *hurried, "--p50-ms", "1000", "--max-gap", "1")
     assert outcome.code == 1
     assert "the line gap <= 1 points cannot be held; 1 layer comes closest" in outcome.last_line
-    assert "to make 1 layer again" in outcome.out
+    wanted = "student.init=config student.layers=1"
+    assert f"to make 1 layer again: distill run {project.config} train.epochs=0.1 tune=null {wanted}" in outcome.out
     assert file_digest(project.run / "bundle" / "potstill.json") == before
 
 
