@@ -65,6 +65,8 @@ def _check(loaded: LoadedConfig, lines: Lines) -> None:
         raise InputError(f"found --max-gap {100 * lines.max_gap:g}, wanted points from 0 to 100")
     if loaded.config.export.precision != "int8":
         raise InputError("found export.precision fp32, wanted int8: the lines of a search are about the int8 file")
+    if getattr(loaded.config.teacher, "refit", False):
+        raise InputError("found teacher.refit, wanted none: a search judges its students on dev rows, which it learns")
     if process_count() > 1:
         raise InputError(f"found {process_count()} processes, wanted one: a search times its students on this machine")
 
