@@ -186,6 +186,30 @@ def search_prompts(
         typer.echo(line)
 
 
+@app.command("search")
+def search_students(  # noqa: PLR0913, PLR0917 - each is an option of the command line
+    config: ConfigFile,
+    p50_ms: Annotated[float, typer.Option("--p50-ms", help="the most that one answer may take at the median, in ms")],
+    max_gap: Annotated[
+        float, typer.Option("--max-gap", help="the most points of the task's metric that it may be below its teacher")
+    ],
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    budget_usd: Budget = None,
+    log_format: Log = None,
+) -> None:
+    """Find the smallest student that holds both lines on this machine, and make the run that of it."""
+    from distill.choice import Lines
+    from distill.search import search, spell
+
+    loaded, lines = _load(config, overrides), Lines(p50_ms, max_gap / 100)
+    found = search(loaded, lines, runs=runs, reporter=make_reporter(log_format), budget_usd=budget_usd)
+    for line in spell(found, config, overrides or (), runs):
+        typer.echo(line)
+    if found.failure:
+        raise CheckFailedError(found.failure)
+
+
 def _check_bought(loaded: "LoadedConfig", runs: Path) -> None:
     """Raise InputError when answers are still to be bought, for which a command without a budget is the wrong one."""
     from distill.pipeline import pipeline_status

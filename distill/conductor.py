@@ -3,8 +3,11 @@
 Knows no stage by itself; `pipeline.py` holds the table of them.
 """
 
+import copy
+import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +16,13 @@ import yaml
 
 from distill.config import RESOLVERS, Config, LoadedConfig, config_names, resolve_spec, student_source
 from distill.progress import Reporter
+from distill.spec import Part
 from distill.stages import (
     StageStatus,
     building,
+    lineage_path,
     partial_directory,
+    read_lineage,
     stage_key,
     stage_status,
 )
@@ -32,6 +38,8 @@ if TYPE_CHECKING:
     from teacher.task import Task
 
 Update = Callable[[int], None]
+RESULT = "search.json"  # what a search of a run found
+SEARCH = "search"  # the folder of a run that holds a run of every student tried, at every share of its training
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,23 @@ class Conductor:
         self.reporter = reporter
         self.budget_usd = budget_usd
         self.warnings: list[str] = []
+        self.part = Part()
+        self._searched: Conductor | None = None
+
+    def sibling(self, config: Config, part: Part, run: Path, stages: Sequence[Stage]) -> "Conductor":
+        """Return the run of another student in the folder `run`, on the corpus, teacher and labels of this one.
+
+        Of its training only `part` is done. `stages` are what it has of its own, in the place of those of the same
+        name here; its `config` differs in nothing that the others read.
+        """
+        other = copy.copy(self)
+        other.config = config
+        shared = {
+            name: replace(stage, directory=str(self.path(name).absolute())) for name, stage in self.stages.items()
+        }
+        other.stages = shared | {stage.name: stage for stage in stages}
+        other.run, other.part, other._searched = run, part, self
+        return other
 
     def warn(self, message: str) -> None:
         """Say a warning and keep it for the report."""
@@ -90,6 +115,10 @@ class Conductor:
             section["files"] = self._teacher_files
         if stage.name == "train" and self.config.train.background:
             section["background"] = self._background_digest
+        if stage.name == "train" and self.part.share < 1:
+            section["share"] = self.part.share
+        if stage.name == "report" and (found := self.search_result):
+            section["search"] = found
         return section
 
     def inputs(self, stage: Stage) -> dict[str, str]:
@@ -111,14 +140,22 @@ class Conductor:
         section, inputs, target = self.section(stage), self.inputs(stage), self.path(stage.name)
         if stage_status(stage.name, target, section, inputs).state == "done":
             return
+        twin = self._twin(stage)
         if is_first_process():
+            if twin:
+                shutil.rmtree(partial_directory(target), ignore_errors=True)
             with building(stage.name, target, section, inputs) as partial:
                 wait_for_all()
-                self._build(stage, partial)
+                if twin:
+                    shutil.copytree(twin, partial, dirs_exist_ok=True)
+                else:
+                    self._build(stage, partial)
                 wait_for_all()
+            if twin:  # what it took to build is not what it took to copy
+                shutil.copy2(lineage_path(twin), lineage_path(target))
         else:
             wait_for_all()
-            if stage.trains:
+            if stage.trains and not twin:
                 self._build(stage, partial_directory(target))
             wait_for_all()
         wait_for_all()
@@ -134,7 +171,8 @@ class Conductor:
         from distill.train import TrainInputs
 
         seed = self.config.seed if self.config.train.seed is None else self.config.train.seed
-        return TrainInputs(self.path("corpus"), self.path("label"), self.task, seed, update, self._background)
+        corpus, labels = self.path("corpus"), self.path("label")
+        return TrainInputs(corpus, labels, self.task, seed, update, part=self.part, background=self._background)
 
     @cached_property
     def task(self) -> "Task":
@@ -174,6 +212,15 @@ class Conductor:
         found = warm_start_source(self.path("teacher")) if self.config.student.init == "teacher" else None
         return str(found) if found else self.untuned_source()
 
+    @property
+    def search_result(self) -> dict[str, Any] | None:
+        """Return what a search on the labels of this run found; None where there was none."""
+        try:
+            found: dict[str, Any] = json.loads((self.run / RESULT).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found if found.get("labels") == self.key("label") else None
+
     @cached_property
     def _source_digest(self) -> str:
         from teacher.corpus import source_digest
@@ -204,6 +251,15 @@ class Conductor:
         named = config_names(self.config)
         names = [(role, name) for path, role, name in named if role != "models" and path[0] != "train"]
         return {name: tree_digest(Path(RESOLVERS[role](name, self.config, self.base))) for role, name in names}
+
+    def _twin(self, stage: Stage) -> Path | None:
+        """Return where a search of this run, or the run that is searched, has built the same already."""
+        if self._searched is None:
+            places = [*self.run.glob(f"{SEARCH}/*/*/{self.run.name}/{stage.directory}")]
+        else:
+            places = [self._searched.path(stage.name)] if stage.name in self._searched.stages else []
+        key = self.key(stage.name)
+        return next((place for place in places if (found := read_lineage(place)) and found.key == key), None)
 
     def _build(self, stage: Stage, partial: Path) -> None:
         silence_libraries()

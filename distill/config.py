@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from distill.config_problems import explain
 from distill.errors import ConfigError
 from distill.overrides import merge_overrides
-from distill.spec import TrainSpec, TuneSpec
+from distill.spec import SearchSpec, TrainSpec, TuneSpec
 from distill.yaml_lines import Path as KeyPath
 from distill.yaml_lines import Problem, read_yaml
 from export.spec import BenchSpec, ExportSpec
@@ -58,6 +58,7 @@ class Config(BaseModel):
     tune: TuneSpec | None = Field(default_factory=TuneSpec)
     export: ExportSpec = Field(default_factory=ExportSpec)
     bench: BenchSpec = Field(default_factory=BenchSpec)
+    search: SearchSpec = Field(default_factory=SearchSpec)
 
 
 AnySpec = TypeVar("AnySpec", bound=ModelSpec)

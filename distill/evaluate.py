@@ -33,7 +33,8 @@ from distill.quality import (
 from distill.scores import HEADLINES
 from distill.teach import TFIDF_ON_GOLD
 from distill.train import read_metrics
-from export.bundle import MODEL_FILES, BundleManifest, read_manifest
+from distill.trial import probabilities
+from export.bundle import MODEL_FILES, BundleManifest, Precision, read_manifest
 from export.metrics import ACTIVATIONS, f1_per_class, recall_per_class, row_scores
 from export.report import render_html, render_markdown
 from export.runtime import OnnxClassifier
@@ -75,8 +76,8 @@ def write_report(
 ) -> None:
     """Write report.json, report.md, report.html, probable label errors and the test answers to `directory`.
 
-    `about` holds what only the conductor knows: name, stages, lineage, warnings. What the teacher has answered before
-    comes from `paid`, and what it has not, test rows among it, is paid into it.
+    `about` holds what only the conductor knows: name, stages, lineage, warnings and a search. What the teacher has
+    answered before comes from `paid`, and what it has not, test rows among it, is paid into it.
     """
     test = read_part(paths.corpus, "test")
     targets = task.targets([example.labels or () for example in test])
@@ -112,6 +113,7 @@ def write_report(
         "stages": about["stages"],
         "lineage": about["lineage"],
         "warnings": about["warnings"],
+        "search": about.get("search"),
     }
     np.savez_compressed(
         directory / "test_answers.npz", allow_pickle=False, **{name: given.probs for name, given in answers.items()}
@@ -145,12 +147,11 @@ def answer_test(paths: RunPaths, task: Task, asked: AskedTeacher | None = None) 
     dev_targets = task.targets([example.labels or () for example in read_part(paths.corpus, "dev")])
     asked = asked or ask_teacher(paths.teacher, paths.corpus)
     answers = {"teacher": decide_by(task.kind, asked.dev, dev_targets, asked.test)}
-    given = {}
     manifest = read_manifest(paths.bundle)
-    for precision in ("fp32", "int8"):
-        if MODEL_FILES[precision] in manifest.files:
-            given[f"student_{precision}"] = _answer_exported(paths, manifest.max_tokens, precision, task, dev_targets)
-    given["gold_only"] = _answer_checkpoint(paths.baselines / "gold_only", task, dev, test, dev_targets)
+    for precision, file in MODEL_FILES.items():
+        if file in manifest.files:
+            answers[f"student_{precision}"] = _answer_exported(paths, manifest, precision, task, dev_targets)
+    given = {"gold_only": _answer_checkpoint(paths.baselines / "gold_only", task, dev, test, dev_targets)}
     for name, path in (
         ("tfidf_gold", paths.teacher / TFIDF_ON_GOLD),
         ("tfidf_soft", paths.baselines / ANSWERS),
@@ -163,12 +164,17 @@ def answer_test(paths: RunPaths, task: Task, asked: AskedTeacher | None = None) 
 
 
 def _answer_exported(
-    paths: RunPaths, max_tokens: int, precision: Any, task: Task, dev_targets: Floats
-) -> tuple[Floats, Floats]:
-    model = OnnxClassifier(paths.bundle / MODEL_FILES[precision], paths.bundle / "tokenizer.json", max_tokens)
-    parts = (read_part(paths.corpus, part) for part in ("dev", "test"))
-    dev, test = (np.stack([model.logits_one(example.text) for example in part]) for part in parts)
-    return _calibrated(task.kind, dev, test, dev_targets)
+    paths: RunPaths, manifest: BundleManifest, precision: Precision, task: Task, dev_targets: Floats
+) -> Answers:
+    """Return what one file of the bundle answers in production; only what does not ship is still given thresholds."""
+    model = OnnxClassifier(paths.bundle / MODEL_FILES[precision], paths.bundle / "tokenizer.json", manifest.max_tokens)
+    dev, test = ([example.text for example in read_part(paths.corpus, part)] for part in ("dev", "test"))
+    thresholds = None
+    if manifest.thresholds is not None:
+        thresholds = np.array([manifest.thresholds[label] for label in task.labels], np.float32)
+        if precision != manifest.precision:
+            thresholds = fit_decisions(task.kind, probabilities(model, dev), dev_targets)
+    return decide(task.kind, probabilities(model, test), thresholds)
 
 
 def _answer_checkpoint(

@@ -24,6 +24,7 @@ from export.runtime import Predictor
 from export.spec import BenchSpec
 from teacher.corpus import read_part
 from teacher.kinds import is_bought, load_teacher
+from teacher.parts import PartName
 
 LATENCY = "latency.json"
 _CONTROL = "control"
@@ -41,7 +42,7 @@ def measure(bundle: Path, teacher: Path, inputs: LabelInputs, spec: BenchSpec, d
     }
     contenders: dict[str, Answer] = {name: student.predict for name, student in students.items()}
     shipped = next(iter(contenders))
-    texts = _texts(inputs.corpus, students[shipped], spec.texts, inputs.seed)
+    texts = draw_texts(inputs.corpus, "test", students[shipped], spec.texts, inputs.seed)
     threads = dict.fromkeys(contenders, spec.threads)
     contenders[_CONTROL] = contenders[shipped]
     if not is_bought(teacher) and (fitted := load_teacher(teacher)).parameters:
@@ -65,12 +66,12 @@ def measure(bundle: Path, teacher: Path, inputs: LabelInputs, spec: BenchSpec, d
     (directory / LATENCY).write_text(json.dumps(report, indent=2), encoding="utf-8")
 
 
-def _texts(corpus: Path, student: Predictor, count: int, seed: int) -> list[str]:
-    """Draw texts of the test part that `student` answers, with repetition where they are few."""
-    texts = [example.text for example in read_part(corpus, "test") if is_answered(student, example.text)]
+def draw_texts(corpus: Path, part: PartName, student: Predictor, count: int, seed: int) -> list[str]:
+    """Draw texts of `part` that `student` answers, with repetition where they are few."""
+    texts = [example.text for example in read_part(corpus, part) if is_answered(student, example.text)]
     if not texts:
         raise CheckFailedError(
-            f"every test text is longer than the {student.manifest.max_tokens} tokens the student takes, and "
+            f"every {part} text is longer than the {student.manifest.max_tokens} tokens the student takes, and "
             "export.too_long is refuse: there is nothing to measure; raise student.max_tokens"
         )
     return [texts[row] for row in np.random.default_rng(seed).choice(len(texts), count, replace=count > len(texts))]

@@ -44,7 +44,7 @@ def _tell_corpus(conductor: Conductor) -> None:
 
 
 def _tell_teacher(conductor: Conductor) -> None:
-    from teacher.kinds import fit_warnings
+    from teacher.cards import fit_warnings
 
     scores = _read(conductor.path("teacher") / "dev_scores.json")
     metric, teacher, rival = scores["metric"], scores["teacher"], scores["tfidf_gold"]

@@ -137,6 +137,7 @@ def _build_report(conductor: Conductor, directory: Path, update: Update) -> None
         "stages": [{"name": name, "seconds": lineage.seconds, "key": lineage.key} for name, lineage in found.items()],
         "lineage": {"config": conductor.config.model_dump(mode="json"), "version": __version__},
         "warnings": conductor.warnings,
+        "search": conductor.search_result,
     }
     write_report(paths, conductor.task, about, directory, seed=conductor.config.seed, paid=conductor.paid)
 

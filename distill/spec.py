@@ -1,11 +1,13 @@
-"""How a student is trained and tuned, as a config names it."""
+"""How a student is trained and tuned, and which ones a search tries, as a config names it."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from student.spec import StudentKind
+from student.spec import StudentKind, StudentSpec
 
 # What null stands for. A static student is far cheaper to show a text to, and its tables need larger steps.
 _BY_KIND: Mapping[StudentKind, Mapping[str, Any]] = {
@@ -68,3 +70,39 @@ class TuneSpec(BaseModel):
     learning_rate: float = Field(2e-5, gt=0, lt=1)
     batch_size: int = Field(32, ge=1, le=4096)
     soft_weight: float = Field(0.5, ge=0, le=1, description="share of the loss kept on the soft labels")
+
+
+class SearchSpec(BaseModel):
+    """Which students `distill search` tries, and after which shares of their training it drops the least promising.
+
+    `ladder` lists students as `student` sections; `init`, `vocabulary` and `max_tokens` are those of `student` where
+    an entry does not say. After each of `rungs` but the last, one student in `eta` goes on, two at least.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    ladder: Annotated[list[StudentSpec], Field(min_length=1, max_length=64)] | None = Field(
+        None, description="null: static, 1, 2, 3, 4 and 6 layers, and two narrower ones, as far as the teacher has them"
+    )
+    rungs: list[Annotated[float, Field(gt=0, le=1)]] = Field(
+        default_factory=lambda: [0.25, 0.5, 1.0], min_length=1, max_length=16, description="shares of the training"
+    )
+    eta: int = Field(2, ge=2, le=16, description="one student in so many goes on")
+
+    @model_validator(mode="after")
+    def _end_with_all(self) -> "SearchSpec":
+        if self.rungs != sorted(set(self.rungs)) or self.rungs[-1] != 1:
+            raise ValueError(f"rungs {self.rungs}: wanted rising shares that end with 1.0")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The part of a training that a search asks for: up to `share` of its schedule, on from the folder `earlier`.
+
+    `shared` is a folder for what all students of one search would compute alike.
+    """
+
+    share: float = 1.0
+    earlier: Path | None = None
+    shared: Path | None = None

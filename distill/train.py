@@ -11,20 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from distill.background import Background, read_background
 from distill.data import Transfer, labelled_rows, needed_tokens, read_transfer, read_variants
 from distill.losses import distillation_objective
 from distill.scores import dev_score
-from distill.spec import TrainSpec
+from distill.spec import Part, TrainSpec
 from distill.trainer import DistillationTrainer
 from student.model import Head, adopt_head, build_student, parameter_count
 from student.spec import StudentKind, StudentSpec
 from student.vocabulary import changed_splits, prove_unchanged, trim_vocabulary
 from teacher.corpus import read_part
 from teacher.encoder import load_embedder
-from teacher.finetune import FineTuner, Recipe, Run, epochs_for, gold_epochs
+from teacher.files import write_atomically
+from teacher.finetune import FineTuner, Recipe, Run, epochs_for, gold_epochs, last_whole_checkpoint
 from teacher.kinds import linear_head
 from teacher.processes import is_first_process, wait_for_all
 from teacher.task import PROBLEM_TYPES, Task
@@ -49,6 +51,7 @@ class TrainInputs:
     task: Task
     seed: int = 0
     progress: Callable[[int], None] = field(default=lambda rows: None)
+    part: Part = field(default_factory=Part)
     background: Background | None = None
 
 
@@ -81,9 +84,8 @@ def train_student(
         adopt_head(draft.model, *head)
     hidden_weight = (train.hidden_weight or 0.0) if embedder else 0.0
     if hidden_weight:
-        embeddings = load_embedder(str(embedder), draft.max_tokens).logits(transfer.texts)
-        transfer = replace(transfer, hidden=embeddings.astype(np.float16))
-    run = _run(inputs, draft, transfer, directory, train)
+        transfer = replace(transfer, hidden=_embed(inputs, str(embedder), draft.max_tokens, transfer.texts))
+    run = replace(_run(inputs, draft, transfer, directory, train), **_pause(inputs.part, train))
     recipe = recipe_of(train, len(pool.texts), inputs.seed, student.kind)
     # An epoch shows as many texts as the pool holds, each as itself or as a variant; background comes on top.
     epochs = recipe.epochs
@@ -95,7 +97,7 @@ def train_student(
         "background": len(transfer.texts) - len(known.texts),
         "epochs": epochs,
     }
-    save_student(draft, log, directory, facts)
+    save_student(draft, log, directory, facts, keeps_checkpoints=inputs.part.share < 1)
 
 
 def train_gold_only(inputs: TrainInputs, source: str, student: StudentSpec, train: TrainSpec, directory: Path) -> None:
@@ -163,8 +165,15 @@ def recipe_of(train: TrainSpec, rows: int, seed: int, kind: StudentKind = "trans
     )
 
 
-def save_student(draft: Draft, log: list[dict[str, float]], directory: Path, facts: dict[str, Any]) -> None:
-    """Save checkpoint, tokenizer and metrics from the first process; remove the resume checkpoints."""
+def save_student(
+    draft: Draft,
+    log: list[dict[str, float]],
+    directory: Path,
+    facts: dict[str, Any],
+    *,
+    keeps_checkpoints: bool = False,
+) -> None:
+    """Save checkpoint, tokenizer and metrics from the first process; remove what only an unfinished training needs."""
     if is_first_process():
         draft.model.save_pretrained(directory)
         draft.tokenizer.save_pretrained(directory)
@@ -177,7 +186,8 @@ def save_student(draft: Draft, log: list[dict[str, float]], directory: Path, fac
             **facts,
         }
         (directory / METRICS).write_text(json.dumps(metrics, indent=2), encoding="utf-8")
-        shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
+        if not keeps_checkpoints:
+            shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
     wait_for_all()
 
 
@@ -205,6 +215,30 @@ def _run(inputs: TrainInputs, draft: Draft, transfer: Transfer, directory: Path,
         score=dev_score(inputs.task.kind),
         progress=inputs.progress,
     )
+
+
+def _pause(part: Part, train: TrainSpec) -> dict[str, Any]:
+    """Return where a run pauses and what it goes on from; with `patience` the checkpoint kept is not the last one."""
+    found = part.earlier and train.patience is None and last_whole_checkpoint(part.earlier / CHECKPOINTS)
+    return {"share": part.share, "earlier": Path(found) if found else None}
+
+
+def _embed(inputs: TrainInputs, embedder: str, max_tokens: int, texts: Sequence[str]) -> NDArray[np.float16]:
+    """Return the teacher's sentence embeddings (texts, width), from the shared folder where they are there."""
+    shared = inputs.part.shared
+    kept = shared and shared / f"embeddings-{max_tokens}.npy"
+    if kept and kept.is_file():
+        return np.asarray(np.load(kept, allow_pickle=False), np.float16)
+    embeddings: NDArray[np.float16] = load_embedder(embedder, max_tokens).logits(texts).astype(np.float16)
+    if kept:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(kept, lambda path: _save(path, embeddings))
+    return embeddings
+
+
+def _save(path: Path, array: NDArray[np.float16]) -> None:
+    with path.open("wb") as file:  # given a path, numpy would add a suffix of its own
+        np.save(file, array, allow_pickle=False)
 
 
 def _longest_input(source: str, tokenizer: PreTrainedTokenizerBase) -> int:

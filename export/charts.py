@@ -1,25 +1,18 @@
-"""The report's charts as SVG text that takes its colours and fonts from the page around it.
+"""The report's charts: every figure that is drawn, from the dictionary that report.json holds to SVG text.
 
-matplotlib draws with stand-in colours, which become CSS variables (`var(--teacher)`), so one drawing reads
-well on a light and on a dark page. A chart whose data is absent is None.
+A chart whose data is absent is None.
 """
 
-import io
-import re
-from collections.abc import Callable, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter
 
-from export.report_wording import CONTENDERS, metric_name, number, percent, shortest
+from export.drawing import COLOURS, plain_numbers, svg
+from export.report_wording import CONTENDERS, metric_name, number, percent
 
-_ROLES = ("ink", "muted", "line", "card", "teacher", "student", "fp32", "baseline")
-_COLOURS = {role: f"#0102{index:02x}" for index, role in enumerate(_ROLES)}
 _ROLE_OF = {
     "teacher": "teacher",
     "student_int8": "student",
@@ -28,33 +21,6 @@ _ROLE_OF = {
     "other": "teacher",
 }
 _DASHES = {"student_fp32": (4, 1.5)}  # told apart without colour too
-_SIZE_INCHES = (4.3, 2.6)
-_STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-    "font.size": 8.5,
-    "text.color": _COLOURS["ink"],
-    "axes.edgecolor": _COLOURS["line"],
-    "axes.labelcolor": _COLOURS["muted"],
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": _COLOURS["line"],
-    "grid.linewidth": 0.6,
-    "xtick.color": _COLOURS["line"],
-    "ytick.color": _COLOURS["line"],
-    "xtick.labelcolor": _COLOURS["muted"],
-    "ytick.labelcolor": _COLOURS["muted"],
-    "ytick.left": False,
-    "lines.linewidth": 1.8,
-    "lines.solid_capstyle": "round",
-    "legend.frameon": False,
-    "legend.handlelength": 1.6,
-    "savefig.transparent": True,
-}
-_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
 def quality_chart(quality: Mapping[str, Any], metric: str) -> str | None:
@@ -81,14 +47,14 @@ def quality_chart(quality: Mapping[str, Any], metric: str) -> str | None:
             axes.annotate(percent(value / 100), (1.02, row), xycoords=("axes fraction", "data"), va="center")
         teacher = number(quality.get("teacher"), metric)
         if teacher is not None:
-            axes.axvline(100 * teacher, color=_COLOURS["teacher"], linewidth=1, dashes=(3, 2), zorder=0)
+            axes.axvline(100 * teacher, color=COLOURS["teacher"], linewidth=1, dashes=(3, 2), zorder=0)
         axes.set_yticks(range(len(entries)), [CONTENDERS[name] for name, _ in entries])
-        axes.tick_params(axis="y", labelcolor=_COLOURS["ink"])
+        axes.tick_params(axis="y", labelcolor=COLOURS["ink"])
         axes.set_ylim(len(entries) - 0.5, -0.5)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(f"{metric.replace('_', '-').replace('macro-f1', 'macro-F1')} on test, %")
 
-    return _svg("Quality of student, teacher and baselines", draw)
+    return svg("Quality of student, teacher and baselines", draw)
 
 
 def percentile_chart(curves: Mapping[str, Any], names: Mapping[str, str] = CONTENDERS) -> str | None:
@@ -110,7 +76,7 @@ def percentile_chart(curves: Mapping[str, Any], names: Mapping[str, str] = CONTE
         axes.set_xlabel("percentile (p99: 99 of 100 answers are faster)")
         _legend(axes)
 
-    return _svg("Latency by percentile", draw)
+    return svg("Latency by percentile", draw)
 
 
 def tokens_chart(by_tokens: Mapping[str, Any]) -> str | None:
@@ -128,7 +94,7 @@ def tokens_chart(by_tokens: Mapping[str, Any]) -> str | None:
         axes.set_xlabel("tokens in the text")
         _legend(axes)
 
-    return _svg("Median latency by length of text", draw)
+    return svg("Median latency by length of text", draw)
 
 
 def load_chart(points: Mapping[str, Any], names: Mapping[str, str]) -> str | None:
@@ -146,14 +112,12 @@ def load_chart(points: Mapping[str, Any], names: Mapping[str, str]) -> str | Non
             colour = _colour(name)
             axes.plot(*zip(*row, strict=True), marker="o", markersize=2.5, color=colour, dashes=(3, 1.5), linewidth=1.2)
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        axes.xaxis.set_minor_locator(NullLocator())
+        plain_numbers(axes.xaxis)
         _milliseconds_axis(axes)
         axes.set_xlabel("answers a second (solid: p50, dashed: p99)")
         _legend(axes)
 
-    return _svg("Latency by throughput", draw)
+    return svg("Latency by throughput", draw)
 
 
 def reliability_chart(reliability: Mapping[str, Any]) -> str | None:
@@ -163,7 +127,7 @@ def reliability_chart(reliability: Mapping[str, Any]) -> str | None:
         return None
 
     def draw(axes: Axes) -> None:
-        axes.plot([0, 100], [0, 100], color=_COLOURS["muted"], linewidth=1, dashes=(2, 2))
+        axes.plot([0, 100], [0, 100], color=COLOURS["muted"], linewidth=1, dashes=(2, 2))
         for name, points in lines.items():
             confidence, right, rows = (np.array(column, float) for column in zip(*points, strict=True))
             axes.plot(100 * confidence, 100 * right, **_line_style(name))
@@ -175,7 +139,7 @@ def reliability_chart(reliability: Mapping[str, Any]) -> str | None:
         axes.set_ylabel("of them right, %")
         _legend(axes)
 
-    return _svg("Reliability: confidence against how often it is right", draw)
+    return svg("Reliability: confidence against how often it is right", draw)
 
 
 def calls_chart(curve: Sequence[Any], metric: str) -> str | None:
@@ -186,13 +150,13 @@ def calls_chart(curve: Sequence[Any], metric: str) -> str | None:
     calls, estimates, lows, highs = (np.array(column, float) for column in zip(*points, strict=True))
 
     def draw(axes: Axes) -> None:
-        axes.fill_between(calls, 100 * lows, 100 * highs, color=_COLOURS["student"], alpha=0.2, linewidth=0)
-        axes.plot(calls, 100 * estimates, marker="o", markersize=3.5, color=_COLOURS["student"])
+        axes.fill_between(calls, 100 * lows, 100 * highs, color=COLOURS["student"], alpha=0.2, linewidth=0)
+        axes.plot(calls, 100 * estimates, marker="o", markersize=3.5, color=COLOURS["student"])
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.set_xlabel("teacher calls")
         axes.set_ylabel(f"{metric_name(metric)} on test, %")
 
-    return _svg("Quality against teacher calls", draw)
+    return svg("Quality against teacher calls", draw)
 
 
 def coverage_chart(curve: Sequence[Any], wanted: float | None, coverage: float | None) -> str | None:
@@ -203,15 +167,15 @@ def coverage_chart(curve: Sequence[Any], wanted: float | None, coverage: float |
 
     def draw(axes: Axes) -> None:
         alone, right, _ = (np.array(column, float) for column in zip(*points, strict=True))
-        axes.plot(100 * alone, 100 * right, color=_COLOURS["student"])
+        axes.plot(100 * alone, 100 * right, color=COLOURS["student"])
         if wanted is not None:
-            axes.axhline(100 * wanted, color=_COLOURS["muted"], linewidth=1, dashes=(2, 2), zorder=0)
+            axes.axhline(100 * wanted, color=COLOURS["muted"], linewidth=1, dashes=(2, 2), zorder=0)
         _mark(axes, points, coverage)
         axes.set_xlim(0, 103)
         axes.set_xlabel("answered alone, % of test")
         axes.set_ylabel("of them right, %")
 
-    return _svg("Accuracy against coverage", draw)
+    return svg("Accuracy against coverage", draw)
 
 
 def cascade_chart(curve: Sequence[Any], usd_per_million: float | None, handed: float | None) -> str | None:
@@ -225,22 +189,22 @@ def cascade_chart(curve: Sequence[Any], usd_per_million: float | None, handed: f
 
     def draw(axes: Axes) -> None:
         shares, right = (np.array(column, float) for column in zip(*points, strict=True))
-        axes.plot(scale * shares, 100 * right, color=_COLOURS["student"])
-        axes.axhline(100 * right[-1], color=_COLOURS["teacher"], linewidth=1, dashes=(3, 2), zorder=0)
+        axes.plot(scale * shares, 100 * right, color=COLOURS["student"])
+        axes.axhline(100 * right[-1], color=COLOURS["teacher"], linewidth=1, dashes=(3, 2), zorder=0)
         _mark(axes, points, handed, scale)
         low, high = axes.get_ylim()
         axes.set_ylim(min(low, 100 * right.mean() - 1), max(high, 100 * right.mean() + 1))  # no drama out of noise
         axes.set_xlabel(unit)
         axes.set_ylabel("right, %")
 
-    return _svg("Money against quality", draw)
+    return svg("Money against quality", draw)
 
 
 def _mark(axes: Axes, points: Sequence[Sequence[float]], place: float | None, scale: float = 100) -> None:
     """Draw a dot on the point of the curve nearest to `place`, where the bundle's threshold lies."""
     if place is not None:
         nearest = min(points, key=lambda point: abs(point[0] - place))
-        axes.plot([scale * nearest[0]], [100 * nearest[1]], "o", color=_COLOURS["student"], markersize=7)
+        axes.plot([scale * nearest[0]], [100 * nearest[1]], "o", color=COLOURS["student"], markersize=7)
 
 
 def _points(curve: Sequence[Any], width: int) -> list[Sequence[float]]:
@@ -266,7 +230,7 @@ def _line_style(name: str, names: Mapping[str, str] = CONTENDERS) -> dict[str, A
 
 
 def _colour(name: str) -> str:
-    return _COLOURS[_ROLE_OF.get(name, "baseline")]
+    return COLOURS[_ROLE_OF.get(name, "baseline")]
 
 
 def _tail(percentile: float) -> float:
@@ -276,36 +240,9 @@ def _tail(percentile: float) -> float:
 def _milliseconds_axis(axes: Axes) -> None:
     axes.set_yscale("log")
     low, high = axes.get_ylim()
-    subs = (1.0,) if high / low > 500 else (1.0, 2.0, 5.0)
-    axes.yaxis.set_major_locator(LogLocator(subs=subs))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: shortest(value)))
-    axes.yaxis.set_minor_locator(NullLocator())
+    plain_numbers(axes.yaxis, (1.0,) if high / low > 500 else (1.0, 2.0, 5.0))
     axes.set_ylabel("milliseconds")
 
 
 def _legend(axes: Axes) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, borderaxespad=0, columnspacing=1.4)
-
-
-def _svg(title: str, draw: Callable[[Axes], None]) -> str:
-    with rc_context(_STYLE | {"svg.hashsalt": title}):  # the salt keeps ids of several drawings apart
-        figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
-        draw(figure.add_subplot())
-        drawing = io.StringIO()
-        figure.savefig(drawing, format="svg", metadata=_NO_METADATA)
-    return _for_page(drawing.getvalue(), title)
-
-
-def _for_page(drawing: str, title: str) -> str:
-    """Turn a standalone SVG document into an element of an HTML page: no URLs, no fixed size or colour."""
-    match = re.search(r'viewBox="([^"]+)"', drawing)
-    box = match.group(1) if match else "0 0 338 198"
-    inside = drawing[drawing.index("<defs>") : drawing.rindex("</svg>")]
-    inside = re.sub(r"<metadata>.*?</metadata>", "", inside, flags=re.DOTALL)
-    inside = re.sub(r'<g id="[^"]*">', "<g>", inside)
-    inside = re.sub(r"\s*<!--.*?-->", "", inside, flags=re.DOTALL)
-    inside = re.sub(r"font-family: [^;\"]*;? ?", "", inside)
-    inside = inside.replace("xlink:href", "href")
-    for role, colour in _COLOURS.items():
-        inside = inside.replace(colour, f"var(--{role})")
-    return f'<svg viewBox="{box}" role="img" aria-label="{escape(title)}">\n{inside.strip()}\n</svg>'

@@ -16,11 +16,13 @@ from export.charts import (
     reliability_chart,
     tokens_chart,
 )
+from export.frontier import frontier_chart
 from export.report_doubt import abstain_table, handed, price_per_million, scope_table
 from export.report_labelling import ablation_table, labelling_table, rejected_table, sources_table
 from export.report_page import anchor, breakable, card, document, figure, figures, folded, section
 from export.report_plan import rewrites_table, variants_table
 from export.report_proof import label_errors_table, paired_table, recall_table, suspects_table
+from export.report_search import search_table
 from export.report_tables import (
     Disagreement,
     corpus_table,
@@ -66,6 +68,7 @@ _SECTIONS = (
     "Doubtful texts",
     "Speed",
     "Size and gates",
+    "Search",
     "Worst classes",
     "Disagreements",
     "Label errors",
@@ -77,7 +80,9 @@ _SECTIONS = (
 
 def render_html(report: Report) -> str:
     """Return the report as one self-contained HTML document."""
-    bodies = (_quality, _doubt, _speed, _size, _classes, _disagreements, _label_errors, _labelling, _gold, _origin)
+    bodies = (
+        _quality, _doubt, _speed, _size, _search, _classes, _disagreements, _label_errors, _labelling, _gold, _origin,
+    )  # fmt: skip
     sections = (section(name, body(report)) for name, body in zip(_SECTIONS, bodies, strict=True))
     parts = (_header(report), _verdict(verdict(report)), _cards(report), "".join(sections))
     footer = "Made by Potstill. The same figures for machines: report.json."
@@ -181,6 +186,22 @@ def _size(report: Report) -> str:
     tables = f"{card(size_table(report))}{card(running_table(report))}"
     made = f"{card(rewrites_table(report))}{card(variants_table(report))}"
     return f'{card(gates_table(report))}{made}<div class="grid">{tables}</div>'
+
+
+def _search(report: Report) -> str:
+    if not entries(report, "search", "students"):
+        return card(search_table(report), title="")
+    frontier = figure(
+        "Quality against answer time",
+        "Dot: a student, its area the size of its int8 file; bar: 95 % interval; hollow: dropped before its training "
+        "ended. Shaded: what holds both lines. Dashed: the teacher.",
+        frontier_chart(
+            entries(report, "search", "students"),
+            number(report, "search", "lines", "p50_ms"),
+            number(report, "search", "lines", "max_gap"),
+        ),
+    )
+    return frontier + card(search_table(report))
 
 
 def _classes(report: Report) -> str:

@@ -8,6 +8,7 @@ from export.report_doubt import abstain_table, scope_table
 from export.report_labelling import ablation_table, labelling_table, rejected_table, sources_table
 from export.report_plan import rewrites_table, variants_table
 from export.report_proof import label_errors_table, paired_table, recall_table, suspects_table
+from export.report_search import search_table
 from export.report_tables import (
     Table,
     corpus_table,
@@ -46,7 +47,7 @@ def _disagreements(report: Mapping[str, Any]) -> Table:
 
 _TABLES = (
     quality_table, paired_table, abstain_table, scope_table, latency_table, size_table, running_table, gates_table,
-    rewrites_table, variants_table, worst_classes_table, recall_table, _disagreements,
+    rewrites_table, variants_table, search_table, worst_classes_table, recall_table, _disagreements,
     label_errors_table, suspects_table,
     labelling_table, ablation_table, rejected_table, sources_table,
     gold_table, corpus_table, stages_table, lineage_table, machine_table,

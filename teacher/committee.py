@@ -167,11 +167,6 @@ def ablate(
     ]
 
 
-def member_directory(directory: Path, position: int) -> Path:
-    """Return where the member at `position` of a committee lives."""
-    return directory / f"member-{position}"
-
-
 def _numbered(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(
         f"{name} {names[: place + 1].count(name)}" if names.count(name) > 1 else name

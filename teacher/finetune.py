@@ -121,6 +121,8 @@ class Run:
     padding_id: int
     score: Score
     progress: Progress = field(default=lambda rows: None)
+    share: float = 1.0  # of the schedule, after which training pauses with a checkpoint
+    earlier: Path | None = None  # a checkpoint to go on from where `directory` holds none
 
 
 class FineTuner(Trainer):  # type: ignore[misc]
@@ -140,6 +142,8 @@ class FineTuner(Trainer):  # type: ignore[misc]
         callbacks: list[TrainerCallback] = [_ProgressCallback(run.progress, recipe.batch_size)]
         if _picks_best(recipe, run):
             callbacks.append(EarlyStoppingCallback(recipe.patience or 1))
+        if run.share < 1:
+            callbacks.append(_PauseCallback(run.share))
         super().__init__(
             model=model,
             args=_arguments(recipe, run),
@@ -157,7 +161,8 @@ class FineTuner(Trainer):  # type: ignore[misc]
 
         Its last `eval_score` belongs to the model that training ended with.
         """
-        self.train(resume_from_checkpoint=last_whole_checkpoint(self._run.directory))
+        found = last_whole_checkpoint(self._run.directory) or self._run.earlier
+        self.train(resume_from_checkpoint=None if found is None else str(found))
         if self._run.dev is not None:
             self.evaluate()
         wait_for_all()  # whoever is first removes the checkpoints, which the others may still be reading
@@ -342,3 +347,14 @@ class _ProgressCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._progress(self._batch_size)
+
+
+class _PauseCallback(TrainerCallback):  # type: ignore[misc]
+    """Stop after a share of the schedule with a checkpoint, from which the same schedule goes on."""
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step >= self._share * state.max_steps:
+            control.should_save = control.should_training_stop = True

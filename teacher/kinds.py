@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from teacher.base import Teacher, TeacherCard, read_card
-from teacher.committee import CommitteeTeacher, fit_committee, member_directory
+from teacher.base import Teacher, read_card
+from teacher.cards import answering, fit_warnings, member_directories, member_directory
+from teacher.committee import CommitteeTeacher, fit_committee
 from teacher.encoder import Gold
 from teacher.errors import TeacherError
 from teacher.paid import PaidAnswers
@@ -43,7 +44,7 @@ def load_teacher(directory: Path, paid: PaidAnswers | None = None) -> Teacher:
     """Load the fitted teacher in `directory`; raise TeacherError when there is none or its kind is unknown."""
     kind = read_card(directory).kind
     if kind == "committee":
-        return CommitteeTeacher(directory, [load_teacher(member, paid) for member in _member_directories(directory)])
+        return CommitteeTeacher(directory, [load_teacher(member, paid) for member in member_directories(directory)])
     if kind not in _KINDS:
         known = ", ".join([*_KINDS, "committee"])
         raise TeacherError(f"{directory} holds a teacher of kind {kind!r}; known are {known}")
@@ -53,33 +54,17 @@ def load_teacher(directory: Path, paid: PaidAnswers | None = None) -> Teacher:
 def warm_start_source(directory: Path) -> Path | None:
     """Return the folder of the encoder whose layers a student may copy: the teacher itself or its first member that
     is one, a fine-tuned one before a frozen one; None when no encoder is among them."""
-    return next((place for kind in _ENCODERS for place, card in _answering(directory) if card.kind == kind), None)
+    return next((place for kind in _ENCODERS for place, card in answering(directory) if card.kind == kind), None)
 
 
 def encoder_of(directory: Path) -> Path | None:
     """Return the encoder that `warm_start_source` finds, if all that answers in `directory` are encoders."""
-    return warm_start_source(directory) if all(card.kind in _ENCODERS for _, card in _answering(directory)) else None
+    return warm_start_source(directory) if all(card.kind in _ENCODERS for _, card in answering(directory)) else None
 
 
 def is_bought(directory: Path) -> bool:
     """Say whether the teacher in `directory`, or a member of it, answers for money."""
-    return any(_KINDS[card.kind].buys for _, card in _answering(directory))
-
-
-def fit_warnings(directory: Path) -> Iterator[str]:
-    """Yield what fitting the teacher in `directory`, or a member of it, warned of."""
-    for _, card in _answering(directory):
-        yield from card.warnings
-
-
-def _answering(directory: Path) -> Iterator[tuple[Path, TeacherCard]]:
-    """Yield folder and card of the teacher, or in the place of a committee of its members."""
-    card = read_card(directory)
-    if card.kind == "committee":
-        for member in _member_directories(directory):
-            yield from _answering(member)
-    else:
-        yield directory, card
+    return any(_KINDS[card.kind].buys for _, card in answering(directory))
 
 
 def linear_head(directory: Path) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -128,10 +113,6 @@ def _buys(spec: TeacherSpec) -> bool:
     if isinstance(spec, SelfTrainingSpec):
         return _buys(spec.teacher)
     return any(map(_buys, spec.members)) if isinstance(spec, CommitteeSpec) else _KINDS[spec.kind].buys
-
-
-def _member_directories(directory: Path) -> list[Path]:
-    return sorted(directory.glob("member-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
 
 
 class _FirstAsks:

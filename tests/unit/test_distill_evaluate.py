@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -211,13 +212,18 @@ def test_disagreements_are_all_rows_where_student_and_teacher_differ(
     assert confidence == sorted(confidence, reverse=True)
 
 
-def test_temperatures_are_fitted_on_dev_and_not_on_test(paths: RunPaths, small_task: Task) -> None:
-    predictor = Predictor.load(paths.bundle, "int8")
-    found = answer_test(paths, small_task)["student_int8"].probs
+@pytest.mark.parametrize("learned", [False, True])
+def test_probabilities_are_those_of_the_bundle_and_fitted_nowhere_else(
+    paths: RunPaths, small_task: Task, tmp_path: Path, learned: bool
+) -> None:
+    spec = ExportSpec(precision="fp32")
+    package(Trial(paths.tuned, paths.corpus, small_task, spec, dev_is_learned=learned), tmp_path, lineage={})
+    predictor = Predictor.load(tmp_path)
+    found = answer_test(replace(paths, bundle=tmp_path), small_task)["student_fp32"].probs
     wanted = [
         [predictor.predict(text)[0].probabilities[label] for label in small_task.labels] for text in texts(paths.corpus)
     ]
-    np.testing.assert_allclose(found, wanted, atol=1e-4)  # the bundle's temperature came from dev
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 def test_the_report_carries_what_the_conductor_knows(report: dict[str, Any], paths: RunPaths) -> None:

@@ -5,10 +5,11 @@ import pytest
 
 from distill.scores import dev_score
 from teacher.base import TeacherCard, read_card
+from teacher.cards import fit_warnings
 from teacher.corpus import read_part
 from teacher.encoder import Gold
 from teacher.errors import LabelMismatchError, TeacherError
-from teacher.kinds import encoder_of, fit_teacher, fit_warnings, load_teacher, warm_start_source
+from teacher.kinds import encoder_of, fit_teacher, load_teacher, warm_start_source
 from teacher.spec import CommitteeSpec, EncoderSpec, NliSpec, PrototypesSpec
 from teacher.task import Task, TaskKind
 

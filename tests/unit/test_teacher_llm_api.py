@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from teacher.answers import OUTSIDE
+from teacher.cards import fit_warnings
 from teacher.committee import ask_members
 from teacher.encoder import Gold
 from teacher.errors import EndpointError, TeacherError
 from teacher.example import Example, content_id
-from teacher.kinds import fit_warnings
 from teacher.llm_api import LlmApiTeacher, fit_llm_api
 from teacher.paid import PaidAnswers
 from teacher.soft_labels import SoftLabels
