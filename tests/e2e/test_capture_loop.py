@@ -25,7 +25,8 @@ def test_what_a_server_doubts_teaches_the_next_student(finished: tuple[Project, 
     doubt.write_text(yaml.safe_dump({"below": "answer", "threshold": 1.0, "capture": {"folder": "captured"}}))
     with local_server({"shop": served}, doubt=doubt) as client:
         answers = client.predict(NEW, details=True).json
-    doubtful = {text for text, answer in zip(NEW, answers, strict=True) if answer["certainty"] < 1.0}
+    pairs = zip(NEW, answers, strict=True)
+    doubtful = {text for text, answer in pairs if answer["certainty"] < 1.0 or answer["in_scope"] is False}
     assert doubtful
 
     pool = tmp_path / "captured.parquet"

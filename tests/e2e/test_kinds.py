@@ -91,7 +91,7 @@ def test_a_teacher_no_better_than_tfidf_stops_the_run_with_advice(
     outcome = project.distill("run", "label.weak_teacher=stop")
     assert outcome.code == 1
     assert "no better than TF-IDF" in outcome.last_line
-    assert "teacher.epochs" in outcome.last_line
+    assert "give more gold, improve the teacher" in outcome.last_line
     assert "label.weak_teacher=warn" in outcome.last_line
     assert not (project.run / "labels").exists()
 
