@@ -35,6 +35,7 @@ from distill.teach import TFIDF_ON_GOLD
 from distill.train import read_metrics
 from distill.trial import probabilities
 from export.bundle import MODEL_FILES, BundleManifest, Precision, read_manifest
+from export.machine import usable_cores
 from export.metrics import ACTIVATIONS, f1_per_class, recall_per_class, row_scores
 from export.report import render_html, render_markdown
 from export.runtime import OnnxClassifier
@@ -167,7 +168,8 @@ def _answer_exported(
     paths: RunPaths, manifest: BundleManifest, precision: Precision, task: Task, dev_targets: Floats
 ) -> Answers:
     """Return what one file of the bundle answers in production; only what does not ship is still given thresholds."""
-    model = OnnxClassifier(paths.bundle / MODEL_FILES[precision], paths.bundle / "tokenizer.json", manifest.max_tokens)
+    files = paths.bundle / MODEL_FILES[precision], paths.bundle / "tokenizer.json"
+    model = OnnxClassifier(*files, manifest.max_tokens, usable_cores())
     dev, test = ([example.text for example in read_part(paths.corpus, part)] for part in ("dev", "test"))
     thresholds = None
     if manifest.thresholds is not None:

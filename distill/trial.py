@@ -27,7 +27,7 @@ from teacher.calibrate import fit_temperature, fit_thresholds
 from teacher.corpus import iterate_part, read_part
 from teacher.task import Task, TaskKind
 
-_POOL_TEXTS = 2000  # unlabelled texts on which int8 is compared with fp32
+_POOL_TEXTS = 1000  # unlabelled texts on which int8 is compared with fp32
 Floats = NDArray[np.float32]
 
 
