@@ -15,6 +15,7 @@ import yaml
 
 from distill.cli import run as run_command
 from tests.conftest import corpus_rows, write_csv
+from tests.processes import start_libraries
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the same sums in the same order, here and in every subprocess
 
@@ -121,6 +122,7 @@ def make_project(tiny_encoder: Path) -> MakeProject:
 @pytest.fixture(scope="session")
 def finished(make_project: MakeProject, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Outcome]:
     """Return a project whose run went through, and what `distill run` said; tests only read it."""
+    start_libraries()  # some test forks from them after this run
     project = make_project(tmp_path_factory.mktemp("finished"))
     return project, project.distill("run")
 

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from teacher.corpus import read_part
 from teacher.files import file_digest
 from teacher.soft_labels import read_store
 from tests.e2e.conftest import Outcome, Project
+from tests.processes import DISTILL, start
 
 Finished = tuple[Project, Outcome]
 # Each dies in the middle of the third thing it writes.
@@ -47,12 +47,6 @@ Trainer._save_optimizer_and_scheduler = save_or_die
 LIMIT_SECONDS = 300.0
 
 
-def run_program(program: str, words: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run `distill` in a process of its own, after `program` has prepared its end."""
-    command = [sys.executable, "-c", f"{program}\nfrom distill.cli import main\nmain()", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT_SECONDS)
-
-
 def soft_labels(project: Project) -> NDArray[np.float32]:
     """Return the stored answers to the pool, in its order."""
     return read_store(project.run / "labels").probs([row.id for row in read_part(project.run / "corpus", "pool")])
@@ -63,10 +57,10 @@ def test_labelling_that_was_killed_keeps_its_shards_and_ends_with_the_same_answe
 ) -> None:
     shards = "label.shard_rows=40"
     killed, whole = (finished[0].copy(tmp_path / name, "corpus", "teacher") for name in ("killed", "whole"))
-    child = run_program(KILLED_WHILE_LABELLING, killed.words("label", shards))
+    code = start(KILLED_WHILE_LABELLING + DISTILL, killed.words("label", shards), tmp_path / "log").end()
     kept = sorted((killed.run / ".labels.partial").glob("part-*.parquet"))
     written = {path.name: path.stat().st_mtime_ns for path in kept}
-    assert child.returncode == -signal.SIGKILL
+    assert code == -signal.SIGKILL
     assert len(kept) == 2
     assert not (killed.run / "labels").exists()
     assert [project.distill("label", shards).code for project in (killed, whole)] == [0, 0]
@@ -76,10 +70,10 @@ def test_labelling_that_was_killed_keeps_its_shards_and_ends_with_the_same_answe
 
 def test_training_that_was_killed_while_saving_ends_with_the_same_student(finished: Finished, tmp_path: Path) -> None:
     project = finished[0].copy(tmp_path, "corpus", "teacher", "labels")
-    child = run_program(KILLED_WHILE_SAVING, project.words("train"))
+    code = start(KILLED_WHILE_SAVING + DISTILL, project.words("train"), tmp_path / "log").end()
     saved = {path.parent.name for path in (project.run / ".student.partial").rglob("model.safetensors")}
     whole = {path.parent.name for path in (project.run / ".student.partial").rglob("trainer_state.json")}
-    assert child.returncode == -signal.SIGKILL
+    assert code == -signal.SIGKILL
     assert len(saved - whole) == 1  # one checkpoint is torn
     assert whole
     resumed = project.distill("train")
@@ -91,21 +85,12 @@ def test_training_that_was_killed_while_saving_ends_with_the_same_student(finish
 def test_an_interrupted_run_exits_130_and_prints_the_command_that_resumes(finished: Finished, tmp_path: Path) -> None:
     project = finished[0].copy(tmp_path, "corpus", "teacher", "labels")
     words = project.words("run", "train.epochs=90")
-    child = subprocess.Popen(
-        [sys.executable, "-m", "distill", *words],
-        stderr=subprocess.PIPE,
-        text=True,
-        # A suite started in the background inherits a SIGINT that is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
-    )
-    give_up = time.monotonic() + LIMIT_SECONDS
-    while not any((project.run / ".student.partial").glob("checkpoints/*/trainer_state.json")):
-        assert child.poll() is None, child.communicate()[1]
-        assert time.monotonic() < give_up
-        time.sleep(0.02)
-    child.send_signal(signal.SIGINT)
-    last_line = child.communicate(timeout=LIMIT_SECONDS)[1].splitlines()[-1]
-    assert child.returncode == 130
+    child = start(DISTILL, words, tmp_path / "log")
+    checkpoints = project.run / ".student.partial" / "checkpoints"
+    child.wait_until(lambda: any(checkpoints.glob("*/trainer_state.json")))
+    child.send(signal.SIGINT)
+    assert child.end() == 130
+    last_line = child.said().splitlines()[-1]
     assert shlex.split(last_line.partition("resume with: ")[2]) == ["distill", *words]
     assert "train      missing" in project.distill("status", "train.epochs=90").out
 

@@ -10,13 +10,13 @@ import pytest
 
 from teacher.files import file_digest
 from tests.e2e.conftest import Outcome, Project
-from tests.e2e.test_interruption import run_program
+from tests.processes import DISTILL, start
 
 LADDER = "search.ladder=[{layers: 2}, {layers: 3}, {layers: 4}, {layers: 9}]"
 EASY = (LADDER, "--p50-ms", "1000", "--max-gap", "100")
 RUN = ("corpus", "teacher", "labels", "student", "tuned", "bundle", "baselines", "bench", "report")
 Finished = tuple[Project, Outcome]
-Searched = tuple[Project, Outcome, int]
+Searched = tuple[Project, Outcome, int | None]
 # Dies with the last student of the last rung trained and not yet saved; each saves twice, and the run had one already.
 KILLED_AT_THE_LAST_RUNG = """
 import os, signal
@@ -45,13 +45,14 @@ def found(project: Project) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def searched(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Searched:
     """Return a finished project after a search that was killed once, what it said then, and how it had been killed."""
-    project = finished[0].copy(tmp_path_factory.mktemp("searched"), *RUN)
-    child = run_program(KILLED_AT_THE_LAST_RUNG, project.words("search", *EASY))
+    folder = tmp_path_factory.mktemp("searched")
+    project = finished[0].copy(folder, *RUN)
+    killed = start(KILLED_AT_THE_LAST_RUNG + DISTILL, project.words("search", *EASY), folder / "log").end()
     kept = {name: when for name, when in written(project.run).items() if name.startswith("search/")}
     outcome = project.distill("search", *EASY)
     assert kept
     assert {name: when for name, when in written(project.run).items() if name in kept} == kept
-    return project, outcome, child.returncode
+    return project, outcome, killed
 
 
 def test_a_killed_search_keeps_what_it_had_and_ends_with_the_smallest_student(searched: Searched) -> None:

@@ -1,8 +1,6 @@
 """A whole run with a student that has no layers: the same stages, the same bundle, the same clients."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +8,7 @@ import pytest
 from export.runtime import Predictor
 from tests.conftest import LABELS
 from tests.e2e.conftest import Outcome, Project
+from tests.processes import start
 
 STATIC = "student={kind: static, width: 16, ngram_rows: 500, ngram_width: 8, intermediate: 16}"
 Finished = tuple[Project, Outcome]
@@ -47,13 +46,13 @@ def test_the_bundle_names_a_class_that_every_client_knows(static: Finished) -> N
     assert list(config.id2label.values()) == list(LABELS)
 
 
-def test_the_checkpoint_opens_in_another_process_that_imports_the_student(static: Finished) -> None:
+def test_the_checkpoint_opens_in_another_process_that_imports_the_student(static: Finished, tmp_path: Path) -> None:
     project, _ = static
     program = (
         "import sys, student.static\n"
         "from transformers import AutoModelForSequenceClassification\n"
         "print(AutoModelForSequenceClassification.from_pretrained(sys.argv[1]).config.id2label[0])\n"
     )
-    command = [sys.executable, "-c", program, str(project.run / "tuned")]
-    child = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
-    assert (child.returncode, child.stdout.strip()) == (0, LABELS[0]), child.stderr
+    child = start(program, [str(project.run / "tuned")], tmp_path / "log")
+    assert child.end() == 0, child.said()
+    assert child.said().splitlines()[-1] == LABELS[0]

@@ -1,37 +1,26 @@
 """A teacher that costs money is asked by one of two processes, and both learn what it said."""
 
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 from teacher.corpus import read_part
 from tests.e2e.conftest import MakeProject
 from tests.fault_server import Serve
 from tests.labeller import mock_spec
+from tests.processes import DISTILL, start
 
-LIMIT_SECONDS = 300.0
 
-
-def run_twice(words: list[str]) -> None:
+def run_twice(words: list[str], folder: Path) -> None:
     """Run `distill` in two processes with the environment that a launcher gives them."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
     children = [
-        subprocess.Popen(
-            [sys.executable, "-m", "distill", *words],
-            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        start(DISTILL, words, folder / f"log-{rank}", shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in range(2)
     ]
-    said = [child.communicate(timeout=LIMIT_SECONDS)[1] for child in children]
-    assert [child.returncode for child in children] == [0, 0], said
+    assert [child.end() for child in children] == [0, 0], [child.said() for child in children]
 
 
 def test_two_processes_pay_a_first_teacher_once_and_learn_the_same_from_it(
@@ -41,7 +30,7 @@ def test_two_processes_pay_a_first_teacher_once_and_learn_the_same_from_it(
     first = mock_spec(server.url, tmp_path, answers="votes", samples=1).model_dump(mode="json")
     teacher = {"kind": "self_training", "model": "encoder", "teacher": first, "rounds": 1, "epochs": 1}
     project = make_project(tmp_path / "project", teacher=teacher)
-    run_twice(project.words("label"))
+    run_twice(project.words("label"), tmp_path)
     assert project.distill("status").out.split()[1:6:2] == ["done"] * 3
     asked = {row.id for part in ("dev", "pool") for row in read_part(project.run / "corpus", part)}
     asked -= {row.id for row in read_part(project.run / "corpus", "gold")}
