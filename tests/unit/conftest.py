@@ -5,6 +5,7 @@ import gc
 import itertools
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -164,3 +165,29 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fail)
+
+
+@pytest.fixture(scope="session")
+def drawings() -> dict[str, str | None]:
+    """Return what `drawn_once` has drawn so far."""
+    return {}
+
+
+@pytest.fixture
+def drawn_once(drawings: dict[str, str | None], monkeypatch: pytest.MonkeyPatch) -> dict[str, str | None]:
+    """Let pages share the charts that are drawn from the same data; return those, for who wants them drawn anew."""
+    from export import report_html
+
+    def once(chart: Callable[..., str | None]) -> Callable[..., str | None]:
+        def draw(*data: object) -> str | None:
+            key = f"{chart.__name__} {data!r}"
+            if key not in drawings:
+                drawings[key] = chart(*data)
+            return drawings[key]
+
+        return draw
+
+    for name, found in list(vars(report_html).items()):
+        if name.endswith("_chart"):
+            monkeypatch.setattr(report_html, name, once(found))
+    return drawings

@@ -14,6 +14,7 @@ from export.report import render_html, render_markdown
 from export.report_search import search_table
 
 SAMPLE = json.loads((Path(__file__).parents[1] / "assets" / "report.json").read_text(encoding="utf-8"))
+pytestmark = pytest.mark.usefixtures("drawn_once")
 HOSTILE = '<img src=x onerror="alert(1)">'
 
 
