@@ -60,6 +60,15 @@ class Config(BaseModel):
     bench: BenchSpec = Field(default_factory=BenchSpec)
     search: SearchSpec = Field(default_factory=SearchSpec)
 
+    def with_student(self, student: StudentSpec) -> "Config":
+        """Return this config for another student; one of another kind learns as its kind does where null allows it.
+
+        So many passes and such rates are set with a kind of student in mind: a static one needs several times both.
+        """
+        names = self.train.set_for_one_kind() if student.kind != self.student.kind else []
+        train = self.train.model_copy(update=dict.fromkeys(names))
+        return self.model_copy(update={"student": student, "train": train})
+
 
 AnySpec = TypeVar("AnySpec", bound=ModelSpec)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from distill.config import Config
 from distill.spec import SearchSpec
 from student.spec import StudentSpec
 
@@ -82,10 +83,15 @@ def default_ladder(shape: Shape) -> Iterator[StudentSpec]:
             yield StudentSpec(layers=layers)
 
 
-def overrides(spec: StudentSpec, base: StudentSpec) -> list[str]:
-    """Return the `key=value` arguments with which a config whose student is `base` gets the student `spec`."""
-    wanted, found = (each.model_dump(mode="json") for each in (spec, base))
-    return [f"student.{name}={_spelled(wanted[name])}" for name in wanted if wanted[name] != found[name]]
+def overrides(spec: StudentSpec, config: Config) -> list[str]:
+    """Return the `key=value` arguments with which `config` becomes what it is with the student `spec`."""
+    wanted, found = (each.model_dump(mode="json") for each in (config.with_student(spec), config))
+    return [
+        f"{section}.{name}={_spelled(value)}"
+        for section in ("student", "train")
+        for name, value in wanted[section].items()
+        if value != found[section][name]
+    ]
 
 
 def _name(spec: StudentSpec, base: StudentSpec) -> str:

@@ -51,9 +51,9 @@ def search(
     run_pipeline(loaded, runs=runs, until="label", reporter=reporter, budget_usd=budget_usd)
     tryout.halve()
     choice = tryout.choose()
-    found = _finish(tryout, choice, _overrides(main, tryout.spec_of(choice.chosen or choice.closest)))
+    found = _finish(tryout, choice, overrides(tryout.spec_of(choice.chosen or choice.closest), main.config))
     if choice.chosen:
-        config = loaded.config.model_copy(update={"student": tryout.spec_of(choice.chosen)})
+        config = loaded.config.with_student(tryout.spec_of(choice.chosen))
         run_pipeline(replace(loaded, config=config), runs=runs, reporter=reporter, budget_usd=budget_usd)
     return found
 
@@ -122,10 +122,6 @@ def _row(one: Tried, choice: Choice) -> dict[str, Any]:
     }
     measured = {"p50_ms": one.p50_ms and asdict(one.p50_ms), "score": known.get("score"), "gap": known.get("gap")}
     return row | {name: value for name, value in measured.items() if value}
-
-
-def _overrides(main: Conductor, spec: Any) -> list[str]:
-    return overrides(spec, main.config.student)
 
 
 def spell(found: Found, config: Path, given: Sequence[str], runs: Path) -> Iterator[str]:

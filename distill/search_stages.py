@@ -69,11 +69,12 @@ def _measure(main: Conductor, bundles: Mapping[str, Path]) -> dict[str, dict[str
 
 
 def _config(config: Config, student: StudentSpec, share: float) -> Config:
+    config = config.with_student(student)
     if share == 1:
-        return config.model_copy(update={"student": student})
+        return config
     # Halfway a student is compared and never shipped: it is not tuned, and its int8 file is taken as it comes.
     export = config.export.model_copy(update=_NO_GATES)
-    return config.model_copy(update={"student": student, "tune": None, "export": export})
+    return config.model_copy(update={"tune": None, "export": export})
 
 
 def _stages(main: Conductor, folder: Path) -> tuple[Stage, ...]:

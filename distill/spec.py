@@ -60,6 +60,10 @@ class TrainSpec(BaseModel):
         missing = {name: value for name, value in _BY_KIND[kind].items() if getattr(self, name) is None}
         return self.model_copy(update=missing)
 
+    def set_for_one_kind(self) -> list[str]:
+        """Return the names of what is set here and suits students of one kind only."""
+        return [name for name in ("epochs", *_BY_KIND["static"]) if getattr(self, name) is not None]
+
 
 class TuneSpec(BaseModel):
     """A last pass over the gold labels; dev decides whether it is kept."""

@@ -80,6 +80,7 @@ class Tryout:
         """Train the candidates that are left, the more the likelier they are to be the answer."""
         alive = [name for name, one in self.tried.items() if not one.state]
         settings, last = self.main.config.search, 0.0
+        self._tell_kinds(alive)
         if self.main.config.train.patience is not None:
             self.main.reporter.say(
                 "search: train.patience keeps the best checkpoint, not the last one: students start over at every rung"
@@ -134,6 +135,15 @@ class Tryout:
             finalists = [one.standing(share) for one in self.tried.values() if {share, 1.0} <= one.parts.keys()]
             found += passed_over(finalists, [one.standing(share) for one in self.tried.values() if one.share == share])
         return found
+
+    def _tell_kinds(self, names: list[str]) -> None:
+        kind, own = self.main.config.student.kind, self.main.config.train.set_for_one_kind()
+        others = [name for name in names if self.spec_of(name).kind != kind]
+        if others and own:
+            self.main.reporter.say(
+                f"search: {', '.join(f'train.{name}' for name in own)} as the config has it is for {kind} students; "
+                f"null stands there for {', '.join(others)}"
+            )
 
     def _tell_drafts(self, timed: dict[str, Interval]) -> None:
         told = ", ".join(

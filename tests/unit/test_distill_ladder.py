@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from distill.config import Config
 from distill.ladder import Shape, candidates, overrides, read_shape
 from distill.spec import SearchSpec
 from student.spec import StudentSpec
@@ -46,17 +47,33 @@ def test_students_of_the_ladder_take_start_vocabulary_and_length_from_the_config
     assert (found.layers, found.width) == (1, None)
 
 
+def config(**sections: object) -> Config:
+    required = {"name": "shop", "data": {"gold": "gold.csv"}, "teacher": {"kind": "encoder", "model": "m"}}
+    return Config.model_validate(required | sections)
+
+
 def test_the_overrides_say_all_in_which_a_student_differs_from_the_config() -> None:
-    base = StudentSpec.model_validate({"size": "mini"})
-    assert overrides(StudentSpec(layers=2), base) == [
+    assert overrides(StudentSpec(layers=2), config(student={"size": "mini"})) == [
         "student.size=null",
         "student.layers=2",
         "student.width=null",
         "student.heads=null",
         "student.intermediate=null",
     ]
-    assert overrides(StudentSpec(kind="static"), StudentSpec()) == ["student.kind=static"]
-    assert overrides(StudentSpec(), StudentSpec()) == []
+    assert overrides(StudentSpec(kind="static"), config()) == ["student.kind=static"]
+    assert overrides(StudentSpec(), config()) == []
+
+
+def test_passes_and_rates_set_for_one_kind_of_student_are_not_those_of_the_other() -> None:
+    hurried = config(train={"epochs": 2, "learning_rate": 1e-3, "temperature": 2.0})
+    static = hurried.with_student(StudentSpec(kind="static"))
+    assert (static.train.epochs, static.train.learning_rate, static.train.temperature) == (None, None, 2.0)
+    assert hurried.with_student(StudentSpec(layers=1)).train == hurried.train
+    assert overrides(static.student, hurried) == [
+        "student.kind=static",
+        "train.epochs=null",
+        "train.learning_rate=null",
+    ]
 
 
 def test_a_folder_is_a_plain_name() -> None:
