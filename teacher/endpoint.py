@@ -30,7 +30,7 @@ class Endpoint:
     def __init__(self, spec: LlmApiSpec, paid: PaidAnswers, *, patience_seconds: float = 1.0) -> None:
         """Read key and price before anything is asked; `patience_seconds` is the first wait between two tries.
 
-        Raises EndpointError without a key, PriceError without a price.
+        Raises SettingError without a key or a price.
         """
         key, prices = read_key(spec.key_env), Path(spec.prices) if spec.prices else None
         price = find_price(spec.model, prices, is_batch=spec.transport == "batch")
@@ -40,17 +40,18 @@ class Endpoint:
     def complete(self, requests: Sequence[CompletionRequest], progress: Progress = lambda rows: None) -> list[Outcome]:
         """Return the outcome of each request in order; equal requests are asked and paid once.
 
-        What the cache holds is not asked again. Raises BudgetError before a call that the budget might not cover, and
-        EndpointError when no call can succeed; what was answered until then is in the cache.
+        What the cache holds is not asked again, nor what was given up since it was opened. Raises BudgetError before
+        a call that the budget might not cover, and EndpointError when no call can succeed; what was answered until
+        then is in the cache.
         """
-        keys = [completion_key(self.spec.model, request, endpoint=self._line.endpoint) for request in requests]
+        keys = [self._key(request) for request in requests]
         rows = Counter(keys)
         outcomes: dict[str, Outcome] = {}
         lacking: dict[str, CompletionRequest] = {}
         for key, request in zip(keys, requests, strict=True):
             if key in outcomes or key in lacking:
                 continue
-            known = self._known(request)
+            known = self._known(request, key)
             if known is None:
                 lacking[key] = request
             else:
@@ -64,6 +65,8 @@ class Endpoint:
         if lacking:
             ask = ask_in_batches if self.spec.transport == "batch" else ask_directly
             ask(self._line, lacking, done)
+            failed = {key: outcomes[key] for key in lacking if isinstance(outcomes[key], Failure)}
+            self.paid.given_up |= failed
         return [outcomes[key] for key in keys]
 
     def check(self, request: CompletionRequest) -> Completion:
@@ -71,7 +74,7 @@ class Endpoint:
 
         The address is tried for free before the request is paid for; the answer is in the cache for later.
         """
-        if isinstance(known := self._known(request), Failure):
+        if isinstance(known := self._known(request, self._key(request)), Failure):
             raise EndpointError(f"{known.reason}: {known.raw}")
         models = self._models()
         hint = f"; it knows {', '.join(models[:_MOST_NAMES])}" if models and self.spec.model not in models else ""
@@ -87,8 +90,9 @@ class Endpoint:
         return outcome
 
     def forget(self, request: CompletionRequest) -> None:
-        """Let the next run ask `request` again; what it cost stays booked."""
-        key = completion_key(self.spec.model, request, endpoint=self._line.endpoint)
+        """Let `request` be asked again; what it cost stays booked."""
+        key = self._key(request)
+        self.paid.given_up.pop(key, None)
         self.paid.write(lambda connection: connection.execute("DELETE FROM answers WHERE key = ?", (key,))).result()
 
     def note(self, origin: Origin, asked: Iterable[tuple[str, CompletionRequest]]) -> None:
@@ -100,10 +104,13 @@ class Endpoint:
         """Return what `request` may cost at most."""
         return self._line.worst_usd(request, request.samples)
 
-    def _known(self, request: CompletionRequest) -> Outcome | None:
-        """Return the outcome that needs no call: it is in the cache, or the prompt cannot fit into the context."""
+    def _key(self, request: CompletionRequest) -> str:
+        return completion_key(self.spec.model, request, endpoint=self._line.endpoint)
+
+    def _known(self, request: CompletionRequest, key: str) -> Outcome | None:
+        """Return the outcome that needs no call: it is in the cache, was given up, or cannot fit into the context."""
         parts, have = known_parts(self.paid, self.spec.model, request, self._line.endpoint)
-        return joined(parts) if have >= request.samples else self._too_long(request)
+        return joined(parts) if have >= request.samples else self.paid.given_up.get(key) or self._too_long(request)
 
     def _too_long(self, request: CompletionRequest) -> Failure | None:
         least = request.bytes // _MOST_BYTES_PER_TOKEN + request.max_tokens

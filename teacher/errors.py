@@ -22,7 +22,7 @@ class WeakTeacherError(TeacherError):
 
 
 class SettingError(TeacherError):
-    """What somebody wrote for a teacher cannot be used: a prompt, rules, how examples are chosen."""
+    """What somebody wrote for a teacher cannot be used: a prompt, rules, how examples are chosen, a key."""
 
     exit_code = 2
 
@@ -36,4 +36,4 @@ class BudgetError(TeacherError):
 
 
 class EndpointError(TeacherError):
-    """An LLM endpoint cannot be used at all: no key, a wrong address, an unknown model, or it has gone."""
+    """An LLM endpoint cannot be used at all: a refused key, a wrong address, an unknown model, or it has gone."""

@@ -72,7 +72,7 @@ class LlmApiTeacher:
     """A fitted LLM teacher; what was paid for once is never asked again."""
 
     def __init__(self, directory: Path, paid: PaidAnswers) -> None:
-        """Load a directory that `fit_llm_api` filled; raise EndpointError without a key, PriceError without a price."""
+        """Load a directory that `fit_llm_api` filled; raise SettingError without a key or a price."""
         card = read_card(directory)
         spec = LlmApiSpec.model_validate(card.details["spec"])
         self.task = card.task()

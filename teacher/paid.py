@@ -77,6 +77,8 @@ class PaidAnswers:
         """Open the file, or create it; `budget_usd` bounds all that was and will be paid in it (None: unbounded)."""
         self.path = path
         self.budget_usd = budget_usd
+        # By key, what got no answer in spite of every retry. In memory alone: a fault may have passed by the next run.
+        self.given_up: dict[str, Any] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             _create(path)

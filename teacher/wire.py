@@ -14,7 +14,7 @@ import openai
 from pydantic import BaseModel, Field, ValidationError
 
 from teacher.completion import Completion, CompletionRequest, TokenAlternatives
-from teacher.errors import EndpointError
+from teacher.errors import EndpointError, SettingError
 from teacher.spec import LlmApiSpec
 
 _RAW_CHARACTERS = 500
@@ -243,17 +243,17 @@ def read_refusal(status: int, body: Any, text: str, headers: Mapping[str, str]) 
 
 
 def read_key(name: str | None) -> str | None:
-    """Return the key in the environment variable `name`; raise EndpointError, which does not show it, for a bad one."""
+    """Return the key in the environment variable `name`; raise SettingError, which does not show it, for a bad one."""
     if name is None:
         return None
     key = os.environ.get(name, "").strip()
     if not key:
-        raise EndpointError(
+        raise SettingError(
             f"found no key in the environment variable {name}, wanted that of the endpoint; set it and run the same "
             "command again (teacher.key_env: null is for an endpoint that wants no key)"
         )
     if not (key.isascii() and key.isprintable() and " " not in key):
-        raise EndpointError(f"found blanks or other than plain characters in the key in {name}; set it again")
+        raise SettingError(f"found blanks or other than plain characters in the key in {name}; set it again")
     return key
 
 

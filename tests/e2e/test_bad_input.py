@@ -172,3 +172,11 @@ def test_a_run_goes_on_after_room_was_made_on_a_full_disk(
     assert "the disk is full" in failed.last_line
     assert resumed.code == 0
     assert (project.run / "labels" / "meta.json").is_file()
+
+
+def test_a_missing_key_is_wrong_use_before_anything_is_asked(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SHOP_KEY", raising=False)
+    teacher = "{kind: llm_api, base_url: 'http://127.0.0.1:9/v1', model: tiny, key_env: SHOP_KEY}"
+    outcome = project.distill("label", f"teacher={teacher}", "student.init=encoder")
+    assert outcome.code == 2
+    assert "found no key in the environment variable SHOP_KEY" in outcome.last_line

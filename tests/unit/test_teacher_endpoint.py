@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from teacher.completion import Completion, CompletionRequest, Failure, completion_key, to_content
-from teacher.errors import EndpointError, PriceError
+from teacher.errors import EndpointError, PriceError, SettingError
 from teacher.paid import PaidAnswers
 from tests.fault_server import CODES, Serve
 from tests.labeller import open_endpoint, requests
@@ -42,6 +42,20 @@ def test_what_the_cache_holds_is_not_asked_again_and_keeps_its_price(serve: Serv
     assert sum(seen) == 12
 
 
+def test_what_was_given_up_is_asked_again_by_the_next_run_and_not_before(serve: Serve, paid: PaidAnswers) -> None:
+    server, asked = serve(faults=0.5, kinds=["503"]), requests(20)
+    first = open_endpoint(server, paid, attempts=1).complete(asked)
+    given_up = sum(isinstance(outcome, Failure) for outcome in first)
+    assert 0 < given_up < 20
+    server.settings.faults = 0.0
+    assert open_endpoint(server, paid).complete(asked) == first
+    assert server.counts()["asked"] == 20
+    with PaidAnswers(paid.path) as later:
+        outcomes = open_endpoint(server, later).complete(asked)
+    assert all(isinstance(outcome, Completion) for outcome in outcomes)
+    assert server.counts()["asked"] == 20 + given_up
+
+
 @pytest.mark.parametrize(("name", "asked"), [("ours", 0), (None, 5)])
 def test_another_address_is_another_endpoint_unless_it_has_the_same_name(
     serve: Serve, paid: PaidAnswers, name: str | None, asked: int
@@ -70,7 +84,7 @@ def test_answers_that_were_paid_before_endpoints_were_told_apart_are_found(serve
 
 def test_without_a_key_nothing_is_asked(serve: Serve, paid: PaidAnswers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SOME_KEY", raising=False)
-    with pytest.raises(EndpointError, match="found no key in the environment variable SOME_KEY"):
+    with pytest.raises(SettingError, match="found no key in the environment variable SOME_KEY"):
         open_endpoint(serve(), paid, key_env="SOME_KEY")
 
 
@@ -109,7 +123,7 @@ def test_a_key_that_no_header_can_hold_is_refused_without_showing_it(
     serve: Serve, paid: PaidAnswers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOME_KEY", f"{KEY}\n{KEY}")
-    with pytest.raises(EndpointError, match="key in SOME_KEY") as caught:
+    with pytest.raises(SettingError, match="key in SOME_KEY") as caught:
         open_endpoint(serve(), paid, key_env="SOME_KEY")
     assert KEY not in str(caught.value)
 
