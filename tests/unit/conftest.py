@@ -7,15 +7,19 @@ import os
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 # Two threads that fight over one core make a tiny model a hundred times slower; torch reads this when it loads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from teacher.corpus import prepare_corpus
+from teacher.corpus import prepare_corpus, read_part
 from teacher.spec import DataSpec, EncoderSpec, LabelSpec, TaskSpec
 from teacher.task import Task, TaskKind
+
+if TYPE_CHECKING:
+    from teacher.encoder import Gold
 
 LABELS = ("delivery", "payment", "size")
 _OPENINGS = ("hello", "please help", "i think", "well")
@@ -94,6 +98,25 @@ def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def multi_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a prepared corpus whose texts carry one or two of the three labels."""
     return _prepare(tmp_path_factory.mktemp("multi"), _multi_rows(), TaskKind.MULTI_LABEL)
+
+
+@pytest.fixture(scope="session")
+def gold(small_corpus: Path, small_task: Task) -> "Gold":
+    """Return the gold and dev rows of `small_corpus`."""
+    return _gold(small_corpus, small_task)
+
+
+@pytest.fixture(scope="session")
+def multi_gold(multi_corpus: Path, multi_task: Task) -> "Gold":
+    """Return the gold and dev rows of `multi_corpus`."""
+    return _gold(multi_corpus, multi_task)
+
+
+def _gold(corpus: Path, task: Task) -> "Gold":
+    from distill.scores import dev_score
+    from teacher.encoder import Gold
+
+    return Gold(task, read_part(corpus, "gold"), read_part(corpus, "dev"), dev_score(task.kind))
 
 
 @pytest.fixture(scope="session")

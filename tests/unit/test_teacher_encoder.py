@@ -26,12 +26,6 @@ from teacher.task import Task, TaskKind
 TEXTS = ["my parcel is late again", "the invoice is wrong", "this dress runs large", "my parcel was declined"]
 
 
-@pytest.fixture
-def gold(small_corpus: Path, small_task: Task) -> Gold:
-    parts = (read_part(small_corpus, "gold"), read_part(small_corpus, "dev"))
-    return Gold(small_task, *parts, dev_score(small_task.kind))
-
-
 def classifier(source: Path, target: Path, names: Mapping[int, str], rows: list[int] | None = None) -> Path:
     """Write the tiny classifier with the head's `rows` in a new order under the label `names`."""
     model = AutoModelForSequenceClassification.from_pretrained(source)

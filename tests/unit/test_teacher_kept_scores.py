@@ -7,21 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distill.scores import dev_score
-from teacher.corpus import read_part
 from teacher.encoder import Gold
 from teacher.kept_scores import Floats, KeptScores
 from teacher.kinds import fit_teacher, load_teacher
 from teacher.nli import EntailmentReader
 from teacher.paid import PaidAnswers
 from teacher.spec import CommitteeSpec, NliSpec, PrototypesSpec, TeacherSpec
-from teacher.task import Task
-
-
-@pytest.fixture
-def gold(small_corpus: Path, small_task: Task) -> Gold:
-    parts = read_part(small_corpus, "gold"), read_part(small_corpus, "dev")
-    return Gold(small_task, *parts, dev_score(small_task.kind))
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from distill.scores import dev_score
 from teacher.base import TeacherCard, read_card
 from teacher.cards import fit_warnings
-from teacher.corpus import read_part
 from teacher.encoder import Gold
 from teacher.errors import LabelMismatchError, TeacherError
 from teacher.kinds import encoder_of, fit_teacher, load_teacher, warm_start_source
@@ -14,12 +13,6 @@ from teacher.spec import CommitteeSpec, EncoderSpec, NliSpec, PrototypesSpec
 from teacher.task import Task, TaskKind
 
 TEXTS = ["my parcel is late again", "this dress runs large"]
-
-
-@pytest.fixture
-def gold(small_corpus: Path, small_task: Task) -> Gold:
-    parts = read_part(small_corpus, "gold"), read_part(small_corpus, "dev")
-    return Gold(small_task, *parts, dev_score(small_task.kind))
 
 
 def card(kind: str, directory: Path) -> None:
@@ -46,12 +39,11 @@ def test_a_committee_is_fitted_with_its_members_and_answers_again_when_loaded(
     assert warm_start_source(tmp_path / "teacher") == tmp_path / "teacher" / "member-1"
 
 
-def test_a_member_with_other_labels_is_refused(tiny_classifier: Path, small_corpus: Path, tmp_path: Path) -> None:
+def test_a_member_with_other_labels_is_refused(tiny_classifier: Path, gold: Gold, tmp_path: Path) -> None:
     task = Task(TaskKind.SINGLE_LABEL, ("delivery", "payment", "size", "colour"))
-    parts = read_part(small_corpus, "gold"), read_part(small_corpus, "dev")
     member = EncoderSpec(model=str(tiny_classifier), trained=True)
     with pytest.raises(LabelMismatchError, match="only in what is wanted: 'colour'"):
-        fit_teacher(CommitteeSpec(members=[member, member]), Gold(task, *parts, dev_score(task.kind)), tmp_path)
+        fit_teacher(CommitteeSpec(members=[member, member]), replace(gold, task=task), tmp_path)
 
 
 def test_members_keep_their_order_beyond_ten(tmp_path: Path) -> None:

@@ -12,10 +12,8 @@ from scipy.special import expit, softmax
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from distill.scores import dev_score
 from teacher import checkpoint
 from teacher.base import read_card
-from teacher.corpus import read_part
 from teacher.encoder import Gold
 from teacher.errors import LabelMismatchError, TeacherError
 from teacher.example import Example, content_id
@@ -70,12 +68,6 @@ def tiny_llm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def gold(small_corpus: Path, small_task: Task) -> Gold:
-    parts = (read_part(small_corpus, "gold"), read_part(small_corpus, "dev"))
-    return Gold(small_task, *parts, dev_score(small_task.kind))
-
-
-@pytest.fixture
 def spec(tiny_llm: Path, tmp_path: Path) -> LlmLocalSpec:
     (tmp_path / "template.txt").write_text(TEMPLATE, encoding="utf-8")
     return LlmLocalSpec(model=str(tiny_llm), prompt=PromptSpec(template=str(tmp_path / "template.txt")))
@@ -117,18 +109,16 @@ def test_answers_are_the_softmax_of_scores_without_the_prior_over_the_temperatur
 
 
 def test_multi_label_answers_are_independent_probabilities(
-    spec: LlmLocalSpec, multi_corpus: Path, multi_task: Task, fit: Fit, tmp_path: Path
+    spec: LlmLocalSpec, multi_gold: Gold, fit: Fit, tmp_path: Path
 ) -> None:
-    parts = (read_part(multi_corpus, "gold"), read_part(multi_corpus, "dev"))
-    gold = Gold(multi_task, *parts, dev_score(multi_task.kind))
-    teacher = fit(spec, gold)
+    teacher = fit(spec, multi_gold)
     card = read_card(next(tmp_path.glob("teacher-*")))
     evidence = (teacher.reader.scores(TEXTS) - np.array(card.details["prior"])) / card.temperature
     np.testing.assert_allclose(
         teacher.label(TEXTS).probs, expit(evidence + np.array(card.details["offset"])), atol=1e-5
     )
-    shares = gold.targets(gold.dev).mean(axis=0)
-    dev = teacher.label([example.text for example in gold.dev]).probs
+    shares = multi_gold.targets(multi_gold.dev).mean(axis=0)
+    dev = teacher.label([example.text for example in multi_gold.dev]).probs
     np.testing.assert_allclose(dev.mean(axis=0), shares, atol=0.1)
 
 

@@ -10,10 +10,8 @@ import torch
 from scipy.special import expit, softmax
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from distill.scores import dev_score
 from teacher import checkpoint
 from teacher.base import read_card
-from teacher.corpus import read_part
 from teacher.encoder import Gold
 from teacher.errors import LabelMismatchError, TeacherError
 from teacher.example import content_id
@@ -52,18 +50,6 @@ def make_model(tiny_classifier: Path, tmp_path: Path) -> Make:
         return folder
 
     return make
-
-
-@pytest.fixture
-def gold(small_corpus: Path, small_task: Task) -> Gold:
-    parts = (read_part(small_corpus, "gold"), read_part(small_corpus, "dev"))
-    return Gold(small_task, *parts, dev_score(small_task.kind))
-
-
-@pytest.fixture
-def multi_gold(multi_corpus: Path, multi_task: Task) -> Gold:
-    parts = (read_part(multi_corpus, "gold"), read_part(multi_corpus, "dev"))
-    return Gold(multi_task, *parts, dev_score(multi_task.kind))
 
 
 def fit(model: Path, gold: Gold, directory: Path, **changes: object) -> NliTeacher:
