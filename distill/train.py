@@ -20,13 +20,14 @@ from distill.losses import distillation_objective
 from distill.scores import dev_score
 from distill.spec import Part, TrainSpec
 from distill.trainer import DistillationTrainer
-from student.model import Head, adopt_head, build_student, parameter_count
+from student.model import Head, adopt_head, build_student, load_words, parameter_count
+from student.sharing import MOST_TOKENS, SharedRows, choose_owners, share_rows
 from student.spec import StudentKind, StudentSpec
 from student.vocabulary import changed_splits, prove_unchanged, trim_vocabulary
 from teacher.corpus import read_part
 from teacher.encoder import load_embedder
 from teacher.files import write_atomically
-from teacher.finetune import FineTuner, Recipe, Run, epochs_for, gold_epochs, last_whole_checkpoint
+from teacher.finetune import FineTuner, Recipe, Run, TokenRows, epochs_for, gold_epochs, last_whole_checkpoint
 from teacher.kinds import linear_head
 from teacher.processes import is_first_process, wait_for_all
 from teacher.task import PROBLEM_TYPES, Task
@@ -57,12 +58,31 @@ class TrainInputs:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An untrained student with its tokenizer and what is known of its vocabulary."""
+    """An untrained student with its tokenizer and what is known of its vocabulary.
+
+    Where tokens share embedding rows, `model` has each row once and its token ids are places.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     max_tokens: int
     vocabulary: dict[str, float]
+    shared: SharedRows | None = None
+
+    @property
+    def places(self) -> NDArray[np.int64] | None:
+        """The id that the model knows each token of the tokenizer by, None where they are the same."""
+        return None if self.shared is None else self.shared.places
+
+    @property
+    def padding_id(self) -> int:
+        """The id that the model pads with."""
+        padding = self.tokenizer.pad_token_id or 0
+        return padding if self.places is None else int(self.places[padding])
+
+    def whole(self) -> PreTrainedModel:
+        """Return the model that understands the tokenizer's own ids."""
+        return self.model if self.shared is None else self.shared.expand(self.model)
 
 
 def train_student(
@@ -119,28 +139,38 @@ def train_gold_only(inputs: TrainInputs, source: str, student: StudentSpec, trai
 
 
 def draft_student(inputs: TrainInputs, source: str, spec: StudentSpec, texts: Sequence[str]) -> Draft:
-    """Build the untrained student: layers and embeddings of `source`, vocabulary trimmed to `texts`.
+    """Build the untrained student: layers of `source`, and of its embedding the rows that `texts` need.
 
     Raises StudentError when trimming changes how any of `texts` splits.
     """
     set_seed(inputs.seed)
     full = AutoTokenizer.from_pretrained(source)
-    tokenizer, kept_ids = full, None
-    facts: dict[str, float] = {"before": len(full), "after": len(full), "changed_corpus": 0, "changed_heldout": 0}
-    if spec.vocabulary == "trimmed":
-        trimmed = trim_vocabulary(full, texts)
-        prove_unchanged(full, trimmed.tokenizer, trimmed.kept_ids, texts)
-        tokenizer, kept_ids = trimmed.tokenizer, trimmed.kept_ids
-        heldout = [example.text for example in read_part(inputs.corpus, "dev")]
-        facts |= {"after": trimmed.after, "changed_heldout": changed_splits(full, tokenizer, heldout)}
     limit = _longest_input(source, full)
+    tokenizer, kept_ids, shared = full, None, None
+    facts: dict[str, float] = {"before": len(full), "after": len(full), "changed_corpus": 0, "changed_heldout": 0}
+    heldout = [example.text for example in read_part(inputs.corpus, "dev")]
+    can_share = spec.kind == "transformer" and spec.init != "config" and len(full) <= MOST_TOKENS
+    if spec.vocabulary == "shared" and can_share:
+        read, unread = (TokenRows(full, part, limit).all_tokens() for part in (texts, heldout))
+        kept_ids = choose_owners(full, read)
+        shared = share_rows(load_words(source), kept_ids, full.all_special_ids)
+        facts |= {"changed_corpus": shared.borrowing(read), "changed_heldout": shared.borrowing(unread)}
+    elif spec.vocabulary != "full":
+        trimmed = trim_vocabulary(full, texts)
+        tokenizer, kept_ids = trimmed.tokenizer, trimmed.kept_ids
+        prove_unchanged(full, tokenizer, kept_ids, texts)
+        facts["changed_heldout"] = changed_splits(full, tokenizer, heldout)
+    if kept_ids is not None:
+        facts["after"] = len(kept_ids)
     max_tokens = min(spec.max_tokens, limit) if spec.max_tokens else needed_tokens(tokenizer, texts, limit)
     tokenizer.model_max_length = max_tokens
     head = Head(inputs.task.labels, PROBLEM_TYPES[inputs.task.kind])
     chosen = np.random.default_rng(inputs.seed).permutation(len(texts))[:_MEASURED_TEXTS]
-    sample = tokenizer([texts[row] for row in chosen], truncation=True, max_length=max_tokens)["input_ids"]
-    model = build_student(source, spec, head, kept_ids, inputs.seed, sample)
-    return Draft(model, tokenizer, max_tokens, facts)
+    sample = TokenRows(tokenizer, [texts[row] for row in chosen], max_tokens).renumbered(
+        shared.places if shared else None
+    )
+    model = build_student(source, spec, head, kept_ids, inputs.seed, [row.tolist() for row in sample.all_tokens()])
+    return Draft(model, tokenizer, max_tokens, facts, shared)
 
 
 def recipe_of(train: TrainSpec, rows: int, seed: int, kind: StudentKind = "transformer") -> Recipe:
@@ -175,7 +205,7 @@ def save_student(
 ) -> None:
     """Save checkpoint, tokenizer and metrics from the first process; remove what only an unfinished training needs."""
     if is_first_process():
-        draft.model.save_pretrained(directory)
+        draft.whole().save_pretrained(directory)
         draft.tokenizer.save_pretrained(directory)
         metrics = {
             "dev_score": last_score(log),
@@ -206,12 +236,12 @@ def _run(inputs: TrainInputs, draft: Draft, transfer: Transfer, directory: Path,
     dev = read_part(inputs.corpus, "dev")
     return Run(
         directory=directory / CHECKPOINTS,
-        train=transfer.rows(draft.tokenizer, draft.max_tokens),
-        dev=labelled_rows(dev, inputs.task, draft.tokenizer, draft.max_tokens),
+        train=transfer.rows(draft.tokenizer, draft.max_tokens).renumbered(draft.places),
+        dev=labelled_rows(dev, inputs.task, draft.tokenizer, draft.max_tokens).renumbered(draft.places),
         objective=distillation_objective(
             inputs.task.kind, train.loss, temperature=train.temperature, gold_weight=train.gold_weight
         ),
-        padding_id=draft.tokenizer.pad_token_id or 0,
+        padding_id=draft.padding_id,
         score=dev_score(inputs.task.kind),
         progress=inputs.progress,
     )

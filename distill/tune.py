@@ -1,6 +1,5 @@
 """Tune a trained student on gold; dev decides whether the tuned or the untuned one goes on."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -11,6 +10,7 @@ from distill.scores import dev_score
 from distill.spec import TrainSpec, TuneSpec
 from distill.train import CHECKPOINTS, Draft, TrainInputs, last_score, read_metrics, save_student
 from distill.trainer import DistillationTrainer
+from student.sharing import find_shared
 from teacher.corpus import read_part
 from teacher.finetune import Recipe, Run
 
@@ -21,16 +21,14 @@ def tune_student(inputs: TrainInputs, student: Path, train: TrainSpec, tune: Tun
     A tuned student must score higher on dev than the untuned one; with `tune` None nothing is trained.
     """
     before = read_metrics(student)
-    model = AutoModelForSequenceClassification.from_pretrained(student)
-    tokenizer = AutoTokenizer.from_pretrained(student)
-    draft = Draft(model, tokenizer, before["max_tokens"], before["vocabulary"])
+    draft = _open(student)
     log: list[dict[str, float]] = []
     if tune is not None:
         log = _tune(inputs, draft, train, tune, directory / CHECKPOINTS)
     tuned = last_score(log)
     keeps_tuned = tuned is not None and tuned > before["dev_score"]
     if not keeps_tuned:
-        draft = replace(draft, model=AutoModelForSequenceClassification.from_pretrained(student))
+        draft = _open(student)
     facts = {
         "dev_score": tuned if keeps_tuned else before["dev_score"],
         "dev_score_untuned": before["dev_score"],
@@ -38,6 +36,14 @@ def tune_student(inputs: TrainInputs, student: Path, train: TrainSpec, tune: Tun
         "kept": "tuned" if keeps_tuned else "untuned",
     }
     save_student(draft, log, directory, facts)
+
+
+def _open(student: Path) -> Draft:
+    model, metrics = AutoModelForSequenceClassification.from_pretrained(student), read_metrics(student)
+    shared = find_shared(model)
+    tokenizer = AutoTokenizer.from_pretrained(student)
+    trainable = shared.shrink(model) if shared else model
+    return Draft(trainable, tokenizer, metrics["max_tokens"], metrics["vocabulary"], shared)
 
 
 def _tune(
@@ -53,12 +59,14 @@ def _tune(
     )
     run = Run(
         directory=checkpoints,
-        train=gold.rows(draft.tokenizer, draft.max_tokens),
-        dev=labelled_rows(read_part(inputs.corpus, "dev"), inputs.task, draft.tokenizer, draft.max_tokens),
+        train=gold.rows(draft.tokenizer, draft.max_tokens).renumbered(draft.places),
+        dev=labelled_rows(read_part(inputs.corpus, "dev"), inputs.task, draft.tokenizer, draft.max_tokens).renumbered(
+            draft.places
+        ),
         objective=distillation_objective(
             inputs.task.kind, train.loss, temperature=train.temperature, gold_weight=1 - tune.soft_weight
         ),
-        padding_id=draft.tokenizer.pad_token_id or 0,
+        padding_id=draft.padding_id,
         score=dev_score(inputs.task.kind),
         progress=inputs.progress,
     )

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from export.errors import ExportError
+from export.repeated_rows import store_rows_once
 from export.surgery import ATTENTION, REWRITES, Batch, Rewrite, operate
 
 MAX_DIFFERENCE = 1e-4
@@ -63,7 +64,7 @@ def export_graph(checkpoint: Path, target: Path, texts: Sequence[str] = (), *, p
                 opset_version=_OPSET,
                 dynamo=False,  # onnxruntime does not fuse the attention that the dynamo exporter writes
             )
-        _name_attention(target)
+        _finish(target)
     except Exception as error:  # the exporter raises whatever the model's own code raises
         target.unlink(missing_ok=True)
         raise ExportError(
@@ -99,9 +100,16 @@ def prove_parity(checkpoint: Path, onnx_path: Path, texts: Sequence[str]) -> flo
     return worst
 
 
-def _name_attention(path: Path) -> None:
-    """Let the attention of surgery be ONNX's own; no other operator of such a graph changed up to its opset."""
+def _finish(path: Path) -> None:
     model = onnx.load(path)
+    store_rows_once(model.graph)
+    _name_attention(model)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+
+
+def _name_attention(model: onnx.ModelProto) -> None:
+    """Let the attention of surgery be ONNX's own; no other operator of such a graph changed up to its opset."""
     domain, _, kind = ATTENTION.partition("::")
     found = [node for node in model.graph.node if (node.domain, node.op_type) == (domain, kind)]
     if not found:
@@ -111,8 +119,6 @@ def _name_attention(path: Path) -> None:
     del model.opset_import[:]
     model.opset_import.append(onnx.helper.make_opsetid("", _ATTENTION_OPSET))
     model.ir_version = _ATTENTION_IR
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, path)
 
 
 def _load_model(checkpoint: Path) -> PreTrainedModel:

@@ -114,10 +114,10 @@ def size_table(report: Report) -> Table:
         ("model file, fp32", data_size(size.get("fp32_bytes"))),
         ("whole bundle", data_size(size.get("bundle_bytes"))),
         ("smaller than the teacher", times(size.get("ratio"))),
-        ("vocabulary, before", count(vocabulary.get("before"))),
-        ("vocabulary, after", count(vocabulary.get("after"))),
-        ("texts split differently, corpus", small_percent(vocabulary.get("changed_corpus"))),
-        ("texts split differently, held out", small_percent(vocabulary.get("changed_heldout"))),
+        ("tokens, teacher", count(vocabulary.get("before"))),
+        ("tokens with an embedding of their own", count(vocabulary.get("after"))),
+        ("texts with a token that has none, corpus", small_percent(vocabulary.get("changed_corpus"))),
+        ("texts with a token that has none, held out", small_percent(vocabulary.get("changed_heldout"))),
     )
     return Table("Size", ("", ""), rows)
 

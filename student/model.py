@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
 from student.errors import StudentError
 from student.narrow import Rows, narrow
@@ -53,7 +53,7 @@ def build_student(
 ) -> PreTrainedModel:
     """Return a classifier of the kind `spec.kind` that starts from the checkpoint `source`.
 
-    `kept_ids` (rows of the trimmed vocabulary) selects embedding rows; None keeps all. With
+    `kept_ids` (tokens of a smaller vocabulary) selects embedding rows; None keeps all. With
     `spec.init == "config"` only the architecture of `source` is used and the weights are random. The
     classifier is copied where the source already answers the same labels, else it starts anew. A width other
     than the source's is measured on `sample`, rows of token ids of the student's own vocabulary.
@@ -63,7 +63,7 @@ def build_student(
     config = AutoConfig.from_pretrained(source)
     if spec.kind == "static":
         if kept_ids is not None:
-            _trim_config(config, kept_ids)
+            config = _trimmed(config, kept_ids)
         rows = None if kept_ids is None else torch.from_numpy(kept_ids)
         return build_static(source, spec, config, _label_options(head), rows)
     chosen = choose_layers(spec.layers, config.num_hidden_layers, copies=spec.init != "config")
@@ -130,6 +130,23 @@ def choose_layers(layers: int | Sequence[int], available: int, *, copies: bool =
     return [round(position * (available - 1) / (layers - 1)) for position in range(layers)]
 
 
+def renumber_tokens(config: PreTrainedConfig, new_ids: Mapping[int, int], tokens: int) -> PreTrainedConfig:
+    """Return `config` for a vocabulary of `tokens` in which a special token has its new id, None without one."""
+    renumbered = copy.deepcopy(config)
+    renumbered.vocab_size = tokens
+    for name in _TOKEN_IDS:
+        old = getattr(renumbered, name, None)
+        if isinstance(old, int):
+            setattr(renumbered, name, new_ids.get(old))
+    return renumbered
+
+
+def load_words(source: str) -> torch.Tensor:
+    """Return the token embeddings (tokens, width) of the checkpoint `source`."""
+    words: torch.Tensor = AutoModel.from_pretrained(source, dtype=torch.float32).get_input_embeddings().weight
+    return words.detach()
+
+
 def parameter_count(model: torch.nn.Module) -> int:
     """Return the number of parameters of `model`, shared ones once."""
     return sum(parameter.numel() for parameter in model.parameters())
@@ -151,19 +168,11 @@ def _student_config(
     if kinds := getattr(shape, "layer_types", None):
         shape.layer_types = [kinds[layer % len(kinds)] for layer in chosen]
     shape.num_hidden_layers = len(chosen)
-    if kept_ids is not None:
-        _trim_config(shape, kept_ids)
-    return shape
+    return shape if kept_ids is None else _trimmed(shape, kept_ids)
 
 
-def _trim_config(shape: PreTrainedConfig, kept_ids: NDArray[np.int64]) -> None:
-    """Let `shape` name its special tokens by their rows in the trimmed vocabulary."""
-    shape.vocab_size = len(kept_ids)
-    rows = {int(old): new for new, old in enumerate(kept_ids)}
-    for name in _TOKEN_IDS:
-        old = getattr(shape, name, None)
-        if isinstance(old, int):
-            setattr(shape, name, rows.get(old))
+def _trimmed(shape: PreTrainedConfig, kept_ids: NDArray[np.int64]) -> PreTrainedConfig:
+    return renumber_tokens(shape, {int(old): new for new, old in enumerate(kept_ids)}, len(kept_ids))
 
 
 def _resized(shape: PreTrainedConfig, spec: StudentSpec) -> PreTrainedConfig:

@@ -40,7 +40,11 @@ class StudentSpec(BaseModel):
     intermediate: int | None = Field(None, ge=8, le=16384)
     ngram_rows: int | None = Field(None, ge=1, le=2**24)
     ngram_width: int | None = Field(None, ge=1, le=4096)
-    vocabulary: Literal["trimmed", "full"] = "trimmed"
+    vocabulary: Literal["shared", "trimmed", "full"] = Field(
+        "shared",
+        description="shared: all tokens, those the corpus lacks with the embedding of their nearest neighbour that it "
+        "has (trimmed where that cannot be: static, random weights, over 65,536 tokens); trimmed: the corpus's alone",
+    )
     max_tokens: int | None = Field(
         None,
         ge=4,
