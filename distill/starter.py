@@ -49,7 +49,6 @@ teacher:
 
 student:
   layers: 3
-  vocabulary: trimmed
 
 tune:
   epochs: 3

@@ -1,12 +1,16 @@
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
+from transformers import AutoModelForSequenceClassification
 
 from distill.spec import TrainSpec, TuneSpec
-from distill.train import TrainInputs, read_metrics
+from distill.train import TrainInputs, read_metrics, train_student
 from distill.tune import tune_student
+from student.sharing import choose_owners, find_shared
+from student.spec import StudentSpec
 from teacher.task import Task
 
 
@@ -55,6 +59,23 @@ def test_tuning_that_ruins_the_student_changes_nothing(
     metrics = tuned(inputs, small_student, TuneSpec(epochs=2, learning_rate=0.9), tmp_path / "tuned")
     assert metrics["kept"] == "untuned"
     assert _weights(tmp_path / "tuned") == _weights(small_student)
+
+
+def test_tokens_that_share_a_row_share_it_after_training_and_after_tuning(
+    inputs: TrainInputs, small_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distill.train.choose_owners", partial(choose_owners, least_rows=0))
+    spec, train = StudentSpec(layers=1), TrainSpec(epochs=1, hidden_weight=0)
+    train_student(inputs, str(small_teacher), None, spec, train, tmp_path / "student")
+    student = student_scored(tmp_path / "student", tmp_path / "copy", -1.0)
+    tuned(inputs, student, TuneSpec(epochs=1, learning_rate=1e-3), tmp_path / "tuned")
+    kept = read_metrics(tmp_path / "tuned")["vocabulary"]["after"]
+    for folder in ("student", "tuned"):
+        model = AutoModelForSequenceClassification.from_pretrained(tmp_path / folder)
+        shared = find_shared(model)
+        assert shared is not None
+        assert len(shared.owners) == kept < len(shared.places) == model.config.vocab_size == 218
+    assert _weights(tmp_path / "tuned") != _weights(tmp_path / "student")
 
 
 def test_without_a_tune_section_the_student_goes_on_as_it_is(
