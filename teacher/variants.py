@@ -47,11 +47,11 @@ def word_neighbours(model: str, texts: Sequence[str]) -> WordNeighbours:
 def make_variants(
     texts: Sequence[str], copies: int, neighbours: WordNeighbours | None, *, seed: int, avoided: Iterable[str] = ()
 ) -> list[Example]:
-    """Return up to `copies` variants of each of `texts`, none of them one of `texts`, in `avoided` (ids) or there twice.
+    """Return up to `copies` variants of each of `texts`, none of them one of `texts` or there twice.
 
-    Each is made in one or two of these ways: words replaced by neighbours (where there are `neighbours`), words
-    dropped, two words swapped, a typing error, the start of the text followed by the end of another one. The same
-    seed gives the same variants.
+    None has its id in `avoided` either. Each is made in one or two of these ways: words replaced by neighbours (where
+    there are `neighbours`), words dropped, two words swapped, a typing error, the start of the text followed by the
+    end of another one. The same seed gives the same variants.
     """
     random = np.random.default_rng(seed)
     ways = _ways(texts, neighbours, random)
