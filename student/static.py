@@ -60,12 +60,12 @@ class StaticEmbedder(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         mask = attention_mask.to(self.words.weight.dtype).unsqueeze(-1)
-        words = self.words(input_ids)
+        words = self.words(input_ids) * mask
         scores = self.word_scores(input_ids) + (1.0 - mask) * _LOWEST_SCORE
         weights = scores.softmax(dim=1).transpose(1, 2).unsqueeze(2)
         slices = words.unflatten(-1, (weights.shape[1], -1)).transpose(1, 2)
         # Not below 0, which is also what padding counts as: so any amount of padding leaves it alone.
-        strongest = (words * mask).amax(dim=1).relu()
+        strongest = words.amax(dim=1).relu()
         rows, there = hash_ngrams(input_ids, attention_mask, self.lengths, self.ngrams.num_embeddings)
         share = there.to(mask.dtype) / mask.sum(dim=1).clamp(min=1.0)
         ngrams = (share.unsqueeze(1) @ self.ngrams(rows)).squeeze(1)
