@@ -106,7 +106,7 @@ def _fill(
 
 
 def _make_variants(corpus: Path, labels: Path, copies: int, encoder: Path | None, seed: int) -> list[Example]:
-    """Return variants of the pool texts that have a label in the store `labels`."""
+    """Return variants of the pool texts that have a label in the store `labels`, none of them in dev or test."""
     store = read_store(labels)
     texts = [
         example.text
@@ -114,7 +114,9 @@ def _make_variants(corpus: Path, labels: Path, copies: int, encoder: Path | None
         for example, is_answered in zip(chunk, store.answered([one.id for one in chunk]), strict=True)
         if is_answered
     ]
-    return make_variants(texts, copies, word_neighbours(str(encoder), texts) if encoder else None, seed=seed)
+    judged = {example.id for name in ("dev", "test") for example in read_part(corpus, name)}
+    neighbours = word_neighbours(str(encoder), texts) if encoder else None
+    return make_variants(texts, copies, neighbours, seed=seed, avoided=judged)
 
 
 def _dev_score(directory: Path, texts: list[str], targets: NDArray[np.float32], paid: PaidAnswers | None) -> float:

@@ -21,8 +21,9 @@ from distill.scores import dev_score
 from distill.spec import Part, TrainSpec
 from distill.trainer import DistillationTrainer
 from student.model import Head, adopt_head, build_student, load_words, parameter_count
-from student.sharing import MOST_TOKENS, SharedRows, choose_owners, share_rows
+from student.sharing import MOST_TOKENS, SharedRows, choose_owners, read_places, share_rows
 from student.spec import StudentKind, StudentSpec
+from student.static import StaticForSequenceClassification
 from student.vocabulary import changed_splits, prove_unchanged, trim_vocabulary
 from teacher.corpus import read_part
 from teacher.encoder import load_embedder
@@ -149,8 +150,7 @@ def draft_student(inputs: TrainInputs, source: str, spec: StudentSpec, texts: Se
     tokenizer, kept_ids, shared = full, None, None
     facts: dict[str, float] = {"before": len(full), "after": len(full), "changed_corpus": 0, "changed_heldout": 0}
     heldout = [example.text for example in read_part(inputs.corpus, "dev")]
-    can_share = spec.kind == "transformer" and spec.init != "config" and len(full) <= MOST_TOKENS
-    if spec.vocabulary == "shared" and can_share:
+    if spec.vocabulary == "shared" and spec.init != "config" and len(full) <= MOST_TOKENS:
         read, unread = (TokenRows(full, part, limit).all_tokens() for part in (texts, heldout))
         kept_ids = choose_owners(full, read)
         shared = share_rows(load_words(source), kept_ids, full.all_special_ids)
@@ -170,6 +170,9 @@ def draft_student(inputs: TrainInputs, source: str, spec: StudentSpec, texts: Se
         shared.places if shared else None
     )
     model = build_student(source, spec, head, kept_ids, inputs.seed, [row.tolist() for row in sample.all_tokens()])
+    if shared and isinstance(model, StaticForSequenceClassification):
+        read_places(model, shared)
+        shared = None
     return Draft(model, tokenizer, max_tokens, facts, shared)
 
 

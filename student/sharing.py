@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from student.model import renumber_tokens
+from student.static import StaticForSequenceClassification
 
 MOST_TOKENS = 65_536  # of a larger vocabulary the tokenizer alone weighs more than a student
 _LEAST_TEXTS = 2  # that hold a token with a row of its own: one says little about what the token means here
@@ -78,6 +79,13 @@ def share_rows(embeddings: Tensor, owners: NDArray[np.int64], special: Iterable[
     found = torch.cat(places).numpy()
     found[owners] = np.arange(len(owners))
     return SharedRows(found, owners)
+
+
+def read_places(student: StaticForSequenceClassification, shared: SharedRows) -> None:
+    """Let a static `student`, whose ids are places, understand the tokens' own and look their places up by itself."""
+    student.config = renumber_tokens(student.config, dict(enumerate(shared.owners.tolist())), len(shared.places))
+    student.config.word_rows = len(shared.owners)
+    student.embedder.places = torch.from_numpy(shared.places.astype(np.int32))
 
 
 def find_shared(model: PreTrainedModel) -> SharedRows | None:

@@ -43,7 +43,7 @@ class StudentSpec(BaseModel):
     vocabulary: Literal["shared", "trimmed", "full"] = Field(
         "shared",
         description="shared: all tokens, those the corpus lacks with the embedding of their nearest neighbour that it "
-        "has (trimmed where that cannot be: static, random weights, over 65,536 tokens); trimmed: the corpus's alone",
+        "has (trimmed with random weights, and of over 65,536 tokens); trimmed: the corpus's alone",
     )
     max_tokens: int | None = Field(
         None,

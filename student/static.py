@@ -1,4 +1,4 @@
-"""A student without layers: embeddings of tokens and of hashed token n-grams, a weighted mean of each, a small head.
+"""A student without layers: embeddings of tokens and of hashed token n-grams, means and maxima of them, a small head.
 
 A standard Hugging Face model: importing this module registers it, so that `AutoModelForSequenceClassification`
 opens its checkpoints. N-grams are hashed inside `forward`, in integers, so an exported graph takes `input_ids`
@@ -6,7 +6,7 @@ and `attention_mask` like any other. Knows nothing of where its weights start: t
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,9 @@ _BASE = 1_103_515_245
 _LOWEST_SCORE = -1e4
 _DEFAULTS: Mapping[str, Any] = {
     "vocab_size": 30522,
+    "word_rows": None,
     "hidden_size": 320,
+    "pooling_heads": 4,
     "ngram_rows": 32_768,
     "ngram_width": 64,
     "ngrams": [2, 3],
@@ -31,8 +33,10 @@ _DEFAULTS: Mapping[str, Any] = {
 
 
 class StaticConfig(PreTrainedConfig):  # type: ignore[misc]
-    """`ngrams` are the lengths that are hashed into `ngram_rows` rows of `ngram_width`.
+    """`word_rows` embeddings stand for `vocab_size` tokens, None for as many; a buffer says which is whose.
 
+    `ngrams` are the lengths that are hashed into `ngram_rows` rows of `ngram_width`.
+    Each of `pooling_heads` equal slices of a token's embedding is weighted by a score of its own.
     `client_model_type` names an architecture with the same inputs that every client of ONNX files knows.
     """
 
@@ -46,23 +50,33 @@ class StaticConfig(PreTrainedConfig):  # type: ignore[misc]
 
 
 class StaticEmbedder(nn.Module):
-    """Token ids to one feature vector (batch, hidden_size + ngram_width)."""
+    """Token ids to one feature vector (batch, width): weighted means and maxima of words, the mean of n-grams."""
 
     def __init__(self, config: StaticConfig) -> None:
         super().__init__()
-        self.words = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.word_scores = nn.Embedding(config.vocab_size, 1)
+        rows = config.word_rows or config.vocab_size
+        self.words = nn.Embedding(rows, config.hidden_size)
+        self.word_scores = nn.Embedding(rows, config.pooling_heads)
         self.ngrams = nn.Embedding(config.ngram_rows, config.ngram_width)
         self.lengths: tuple[int, ...] = tuple(config.ngrams)
+        self.width = 2 * config.hidden_size + config.ngram_width
+        shares = config.word_rows is not None
+        self.register_buffer("places", torch.zeros(config.vocab_size, dtype=torch.int32) if shares else None)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        mask = attention_mask.to(self.words.weight.dtype)
-        scores = self.word_scores(input_ids).squeeze(-1) + (1.0 - mask) * _LOWEST_SCORE
-        words = scores.softmax(dim=-1).unsqueeze(1) @ self.words(input_ids)
+        if self.places is not None:
+            input_ids = cast(Tensor, self.places)[input_ids].long()  # n-grams too are those of the words that are read
+        mask = attention_mask.to(self.words.weight.dtype).unsqueeze(-1)
+        words = self.words(input_ids) * mask
+        scores = self.word_scores(input_ids) + (1.0 - mask) * _LOWEST_SCORE
+        weights = scores.softmax(dim=1).transpose(1, 2).unsqueeze(2)
+        slices = words.unflatten(-1, (weights.shape[1], -1)).transpose(1, 2)
+        # Not below 0, which is also what padding counts as: so any amount of padding leaves it alone.
+        strongest = words.amax(dim=1).relu()
         rows, there = hash_ngrams(input_ids, attention_mask, self.lengths, self.ngrams.num_embeddings)
-        share = there.to(mask.dtype) / mask.sum(dim=-1, keepdim=True).clamp(min=1.0)
-        ngrams = share.unsqueeze(1) @ self.ngrams(rows)
-        return torch.cat([words, ngrams], dim=-1).squeeze(1)
+        share = there.to(mask.dtype) / mask.sum(dim=1).clamp(min=1.0)
+        ngrams = (share.unsqueeze(1) @ self.ngrams(rows)).squeeze(1)
+        return torch.cat([(weights @ slices).flatten(1), strongest, ngrams], dim=-1)
 
 
 class StaticForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
@@ -76,7 +90,7 @@ class StaticForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
         self.num_labels = config.num_labels
         self.embedder = StaticEmbedder(config)
         self.dropout = nn.Dropout(config.dropout)
-        self.dense = nn.Linear(config.hidden_size + config.ngram_width, config.intermediate_size)
+        self.dense = nn.Linear(self.embedder.width, config.intermediate_size)
         self.classifier = nn.Linear(config.intermediate_size, config.num_labels)
         self.post_init()
 

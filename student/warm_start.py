@@ -3,6 +3,7 @@
 Knows nothing of labels and of training; `static.py` holds the model itself.
 """
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -32,6 +33,7 @@ def build_static(
     }
     chosen = {name: value for name, value in sizes.items() if value is not None}
     config = StaticConfig(vocab_size=shape.vocab_size, pad_token_id=shape.pad_token_id, **chosen)
+    config.pooling_heads = math.gcd(config.pooling_heads, config.hidden_size)
     config.update(dict(options))
     student = StaticForSequenceClassification(config)
     with torch.no_grad():

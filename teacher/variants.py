@@ -4,7 +4,7 @@ A variant inherits no label; whoever trains on one asks the teacher about the va
 and teachers.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,16 +44,18 @@ def word_neighbours(model: str, texts: Sequence[str]) -> WordNeighbours:
     return WordNeighbours(texts, embedder.tokenizer.get_vocab(), table.detach().float().numpy())
 
 
-def make_variants(texts: Sequence[str], copies: int, neighbours: WordNeighbours | None, *, seed: int) -> list[Example]:
+def make_variants(
+    texts: Sequence[str], copies: int, neighbours: WordNeighbours | None, *, seed: int, avoided: Iterable[str] = ()
+) -> list[Example]:
     """Return up to `copies` variants of each of `texts`, none of them one of `texts` or there twice.
 
-    Each is made in one or two of these ways: words replaced by neighbours (where there are `neighbours`), words
-    dropped, two words swapped, a typing error, the start of the text followed by the end of another one. The same
-    seed gives the same variants.
+    None has its id in `avoided` either. Each is made in one or two of these ways: words replaced by neighbours (where
+    there are `neighbours`), words dropped, two words swapped, a typing error, the start of the text followed by the
+    end of another one. The same seed gives the same variants.
     """
     random = np.random.default_rng(seed)
     ways = _ways(texts, neighbours, random)
-    seen = {content_id(text) for text in texts}
+    seen = {*avoided, *(content_id(text) for text in texts)}
     variants = []
     for text in texts:
         for copy in range(copies):

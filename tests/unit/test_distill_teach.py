@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from distill.teach import DEV_SCORES, TFIDF_ON_GOLD, LabelInputs, label, teach
 from teacher.corpus import read_meta, read_part
 from teacher.errors import LabelMismatchError
 from teacher.kinds import load_teacher
+from teacher.parts import PartWriter
 from teacher.soft_labels import read_store
 from teacher.spec import EncoderSpec, LabelSpec, PrototypesSpec, RecordedSpec, SelectSpec
 from teacher.task import Task, TaskKind
@@ -86,6 +88,19 @@ def test_variants_of_the_pool_are_labelled_for_themselves_and_stand_beside_it(
     stored = read_store(small_labels / VARIANTS).probs([one.id for one in variants])
     wanted = load_teacher(small_teacher).label([one.text for one in variants]).probs
     np.testing.assert_allclose(stored, wanted, atol=0.05)  # many texts are answered in bf16 where the CPU has it
+
+
+def test_no_variant_is_a_text_of_test(
+    small_teacher: Path, small_corpus: Path, small_task: Task, small_labels: Path, tmp_path: Path
+) -> None:
+    made = read_part(small_labels / VARIANTS, "variants")
+    shutil.copytree(small_corpus, tmp_path / "corpus")
+    with PartWriter(tmp_path / "corpus", "test") as writer:
+        writer.write(made[::2])
+    label(small_teacher, LabelSpec(), LabelInputs(tmp_path / "corpus", small_task), tmp_path / "labels")
+    kept = {one.id for one in read_part(tmp_path / "labels" / VARIANTS, "variants")}
+    assert {one.id for one in made[1::2]} <= kept
+    assert not kept & {one.id for one in made[::2]}
 
 
 def test_no_variants_are_made_when_none_are_wanted(

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from student.model import load_words
-from student.sharing import SharedRows, choose_owners, find_shared, share_rows
+from student.sharing import SharedRows, choose_owners, find_shared, read_places, share_rows
+from student.static import StaticConfig, StaticForSequenceClassification
 
 TEXTS = ["my parcel has not arrived", "my card was declined", "where is my parcel", "the card was stolen"]
 
@@ -89,3 +90,25 @@ def test_texts_that_borrow_are_counted(shared: SharedRows) -> None:
     own, other = shared.owners[:2], np.array([np.setdiff1d(np.arange(len(shared.places)), shared.owners)[0]])
     assert shared.borrowing([own, other, own, own]) == 0.25
     assert shared.borrowing([]) == 0.0
+
+
+def test_a_static_student_reads_a_borrowed_row_and_the_n_grams_of_its_owner(shared: SharedRows) -> None:
+    torch.manual_seed(0)
+    config = StaticConfig(vocab_size=len(shared.owners), num_labels=3, hidden_size=8, ngram_rows=64, ngram_width=4)
+    student = StaticForSequenceClassification(config)
+    ids = np.arange(4, 24).reshape(2, 10)
+    wanted = logits(student, shared.places[ids])
+    read_places(student, shared)
+    assert student.config.vocab_size == len(shared.places)
+    torch.testing.assert_close(logits(student, ids), wanted)
+
+
+def test_a_static_student_keeps_its_places_in_its_checkpoint(shared: SharedRows, tmp_path: Path) -> None:
+    config = StaticConfig(vocab_size=len(shared.owners), num_labels=3, hidden_size=8, ngram_rows=64, ngram_width=4)
+    student = StaticForSequenceClassification(config)
+    read_places(student, shared)
+    student.save_pretrained(tmp_path)
+    ids = np.arange(4, 24).reshape(2, 10)
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    torch.testing.assert_close(logits(again, ids), logits(student, ids))
+    assert again.embedder.places.tolist() == shared.places.tolist()

@@ -80,6 +80,32 @@ def test_word_order_changes_the_answer(checkpoint: Path) -> None:
     assert not torch.allclose(one, other, atol=1e-3)
 
 
+def test_each_slice_of_an_embedding_is_weighted_by_a_score_of_its_own(checkpoint: Path) -> None:
+    embedder = AutoModelForSequenceClassification.from_pretrained(checkpoint).embedder
+    ids = torch.tensor([[70, 81, 92]])
+    with torch.no_grad():
+        embedder.word_scores.weight.zero_()
+        embedder.word_scores.weight[81, 2] = 50.0
+        words, features = embedder.words(ids)[0], embedder(ids, torch.ones_like(ids))[0]
+    assert embedder.word_scores.weight.shape[1] == 4
+    torch.testing.assert_close(features[6:9], words[1, 6:9])
+    torch.testing.assert_close(features[:6], words.mean(dim=0)[:6])
+
+
+def test_the_strongest_token_of_each_direction_is_a_feature_wherever_it_stands(checkpoint: Path) -> None:
+    embedder = AutoModelForSequenceClassification.from_pretrained(checkpoint).embedder
+    ids = torch.tensor([[70, 81, 92, 0], [92, 70, 81, 99]])
+    with torch.no_grad():
+        features = embedder(ids, torch.tensor([[1, 1, 1, 0]] * 2))
+        wanted = embedder.words(torch.tensor([70, 81, 92])).amax(dim=0).clamp(min=0)
+    assert features.shape == (2, embedder.width) == (2, 12 + 12 + 6)
+    torch.testing.assert_close(features[:, 12:24], wanted.expand(2, -1))
+
+
+def test_a_width_that_four_heads_cannot_share_has_fewer_of_them(tiny_encoder: Path) -> None:
+    assert [build(tiny_encoder, width=width).config.pooling_heads for width in (12, 10, 9)] == [4, 2, 1]
+
+
 def test_a_text_of_one_token_and_one_of_padding_alone_have_answers(checkpoint: Path) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
     assert torch.isfinite(logits(model, [[7], [0]], [[1], [0]])).all()

@@ -28,6 +28,12 @@ def test_a_variant_repeats_neither_a_text_nor_another_variant_and_has_no_label()
     assert all(one.id == content_id(one.text) and one.labels is None for one in variants)
 
 
+def test_a_text_to_avoid_becomes_no_variant_and_nothing_else_changes() -> None:
+    free = make_variants(TEXTS, 8, None, seed=0)
+    avoided = {one.id for one in free[::3]}
+    assert make_variants(TEXTS, 8, None, seed=0, avoided=avoided) == [one for one in free if one.id not in avoided]
+
+
 def test_there_are_at_most_so_many_variants_as_were_asked_for() -> None:
     assert len(make_variants(TEXTS, 2, None, seed=0)) <= 2 * len(TEXTS)
     assert make_variants(TEXTS, 0, None, seed=0) == []
