@@ -61,9 +61,9 @@ class Config(BaseModel):
     search: SearchSpec = Field(default_factory=SearchSpec)
 
     def with_student(self, student: StudentSpec) -> "Config":
-        """Return this config for another student; one of another kind learns as its kind does where null allows it.
+        """Return this config for another student; for one of another kind, with the defaults of that kind in `train`.
 
-        So many passes and such rates are set with a kind of student in mind: a static one needs several times both.
+        Passes, rates and batches are set with a kind of student in mind: a static one needs several times as many.
         """
         names = self.train.set_for_one_kind() if student.kind != self.student.kind else []
         train = self.train.model_copy(update=dict.fromkeys(names))

@@ -7,7 +7,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from export.report_tables import Table
-from export.report_wording import count, entries, hundredths, interval, number, percent, pick, shortest, small_dollars
+from export.report_wording import (
+    DASH,
+    count,
+    entries,
+    hundredths,
+    interval,
+    number,
+    percent,
+    pick,
+    shortest,
+    small_dollars,
+)
 
 Report = Mapping[str, Any]
 
@@ -15,7 +26,9 @@ Report = Mapping[str, Any]
 def abstain_table(report: Report) -> Table:
     """Return the promise and its threshold from dev, what it came to on test, and the price of the rest."""
     promise, test = pick(report, "abstain"), pick(report, "abstain", "test")
-    ends = interval(pick(test, "accuracy_low"), pick(test, "accuracy_high"), hundredths)
+    right = percent(pick(test, "accuracy"))
+    if right != DASH:
+        right += f" {interval(pick(test, 'accuracy_low'), pick(test, 'accuracy_high'), hundredths)}"
     rows = (
         ("promised accuracy of what is answered alone", percent(pick(promise, "accuracy"))),
         ("how sure the promise is", percent(pick(promise, "level"))),
@@ -23,7 +36,7 @@ def abstain_table(report: Report) -> Table:
         ("dev rows it was proved on", count(pick(promise, "rows"))),
         ("answered alone, dev", percent(pick(promise, "coverage")) if _is_kept(report) else percent(None)),
         ("answered alone, test", percent(pick(test, "coverage"))),
-        ("of them right, test", f"{percent(pick(test, 'accuracy'))} {ends}"),
+        ("of them right, test", right),
         ("student and teacher together, test", percent(together(report))),
         ("paid to the teacher for a million texts", small_dollars(_price(report, handed(report)))),
     )

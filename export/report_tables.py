@@ -213,17 +213,18 @@ def corpus_table(report: Report) -> Table:
     """Return what became of every row read: kept by part, dropped and quarantined by reason."""
     corpus = table_of(report, "corpus")
     rows = [("kept", part, count(amount)) for part, amount in table_of(corpus, "rows").items()]
-    for part, reasons in table_of(corpus, "dropped").items():
-        if isinstance(reasons, Mapping):
-            rows += [("dropped", f"{part}: {reason}", count(amount)) for reason, amount in reasons.items()]
-        else:
-            rows.append(("dropped", part, count(reasons)))
+    for fate in ("dropped", "flagged"):  # what is flagged was kept
+        for part, reasons in table_of(corpus, fate).items():
+            if isinstance(reasons, Mapping):
+                rows += [(fate, f"{part}: {reason}", count(amount)) for reason, amount in reasons.items()]
+            else:
+                rows.append((fate, part, count(reasons)))
     for reason, amount in table_of(corpus, "quarantined").items():
         rows.append(("quarantined", reason, count(amount)))
     leaks = entries(corpus, "leaks")[:_LEAKS_SHOWN]
     note = "" if rows else "Not recorded."
     if leaks:
-        note = f"Leaks found and dropped, for example: {'; '.join(map(_leak, leaks))}."
+        note = f"Leaks found, for example: {'; '.join(map(_leak, leaks))}."
     return Table("Corpus", ("", "what", "rows"), tuple(rows), note, text_columns=2)
 
 

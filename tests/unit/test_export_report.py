@@ -233,6 +233,13 @@ def test_every_gold_row_and_quarantine_reason_is_accounted_for(report: dict[str,
     assert "| dropped | gold: near duplicate of test | 9 |" in markdown
 
 
+def test_a_near_duplicate_that_was_only_flagged_is_not_said_to_be_dropped(report: dict[str, Any]) -> None:
+    report["corpus"]["flagged"] = {"pool": {"near duplicate of dev": 3}}
+    markdown = render_markdown(report)
+    assert "| flagged | pool: near duplicate of dev | 3 |" in markdown
+    assert "Leaks found, for example" in markdown
+
+
 def test_the_page_says_when_it_was_made(report: dict[str, Any]) -> None:
     assert "single-label · 77 labels · 2026-03-14 09:26 UTC" in Page(render_html(report)).words
 
@@ -296,5 +303,6 @@ def test_both_renderings_say_what_was_promised_and_what_it_came_to(report: dict[
 def test_a_promise_that_no_threshold_keeps_is_said_to_be_so(report: dict[str, Any]) -> None:
     report["abstain"] |= {"threshold": None, "coverage": 0.0, "test": None}
     assert "No threshold keeps the promise on these dev rows" in render_markdown(report)
+    assert "| of them right, test | – |" in render_markdown(report)
     del report["abstain"]
     assert "The bundle promises nothing." in render_markdown(report)
