@@ -6,7 +6,6 @@ server reads a list of two strings as a pair; a classifier of single texts reads
 """
 
 from collections.abc import Sequence
-from operator import itemgetter
 from typing import Any
 
 from export.exchange import Request, Response
@@ -56,9 +55,9 @@ def answer_headers(request: Request, answered: Answered) -> dict[str, str]:
 
 def _shape(answer: Answer, answered: Answered, raw_scores: bool, details: bool) -> Any:
     labels = answered.model.manifest.labels
-    scores = answer.logits if raw_scores else answer.prediction.probabilities.values()
-    ranked = sorted(zip(scores, labels, strict=True), key=itemgetter(0), reverse=True)
-    listed = [{"score": score, "label": label} for score, label in ranked]
+    scores = answer.logits if raw_scores else answer.prediction.scores
+    ranked = sorted(range(len(labels)), key=scores.__getitem__, reverse=True)
+    listed = [{"score": scores[index], "label": labels[index]} for index in ranked]
     if not details:
         # A client that takes the first, or the highest, must not take a doubtful label for an answer.
         return [{"score": 1.0, "label": ABSTAIN}, *listed] if answer.source == ABSTAIN else listed
