@@ -35,7 +35,9 @@ class Request:
         if given is None:
             return None if default_ms is None else self.arrived + default_ms / 1000
         if not given.isdigit() or len(given) > 9:
-            raise RequestError("malformed", f"x-timeout-ms: found {given[:20]!r}, wanted milliseconds such as 50")
+            raise RequestError(
+                "malformed", f"x-timeout-ms: found {given[:20].decode('latin-1')!r}, wanted milliseconds such as 50"
+            )
         return self.arrived + int(given) / 1000
 
 

@@ -30,6 +30,8 @@ async def predict(service: Service, request: Request) -> Response:
     name = content.get("model")
     if not isinstance(name, str | None):
         raise RequestError("validation", "model: wanted the name of a model")
+    if content.get("truncation_direction") not in (None, "Right", "right"):
+        raise RequestError("validation", "truncation_direction: wanted Right, long texts lose their end")
     too_long = TOO_LONG[read_flag(content, "truncate")]
     raw_scores, details = read_flag(content, "raw_scores"), read_flag(content, "details")
     answered = await service.answer(texts, name, too_long, request.deadline(service.settings.timeout_ms))

@@ -33,6 +33,7 @@ class PredictRequest(BaseModel):
     raw_scores: bool | None = None
     model: str | None = None
     details: bool | None = None
+    truncation_direction: Literal["Right", "right"] | None = None
 
 
 class ScoredLabel(BaseModel):
