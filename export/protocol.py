@@ -60,8 +60,8 @@ class GuardedProtocol(HttpToolsProtocol):
                 self.transport.write(_REFUSAL)
                 self._service.metrics.requests.add("unread", "429")
                 return
-            scheduler.arriving += 1
             if not self.flow.write_paused:
+                scheduler.arriving += 1
                 self._answering = self.loop.create_task(self._answer(*request))
                 return
         super().data_received(data)
@@ -89,6 +89,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     async def _answer(self, endpoint: Endpoint, headers: Headers, body: bytes) -> None:
+        self._service.scheduler.arriving -= 1
         response = await self._application.answer(endpoint, "POST", headers, whole(body))
         self._answering = None
         if self.transport.is_closing():

@@ -3,6 +3,7 @@
 Knows nothing of processes and sockets; those are in worker.py and supervisor.py.
 """
 
+import asyncio
 import hmac
 import logging
 import time
@@ -72,9 +73,7 @@ class Application:
     async def answer(self, endpoint: Endpoint, method: str, headers: Headers, read: Read) -> Response:
         """Answer a request to an endpoint that answers texts."""
         started = time.perf_counter()
-        scheduler, metrics = self.service.scheduler, self.service.metrics
-        scheduler.arriving = max(0, scheduler.arriving - 1)
-        name, handler = endpoint
+        metrics, (name, handler) = self.service.metrics, endpoint
         try:
             self._authorise(headers)
             if method != "POST":
@@ -82,6 +81,9 @@ class Application:
             response = await handler(self.service, await read_request(headers, read, self.settings.max_body_bytes))
         except RequestError as error:
             response = Response.of(error)
+        except asyncio.CancelledError:  # the client is gone
+            metrics.requests.add(name, "gone")
+            raise
         except Exception:  # a fault of this program must not end the connection of one who asked rightly
             logger.exception("%s failed", name)
             response = Response.of(RequestError("internal", "this server failed; its log says how"))

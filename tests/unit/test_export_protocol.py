@@ -98,6 +98,15 @@ def test_whole_and_in_pieces_a_request_has_one_answer(server: LocalServer) -> No
     assert stamp.sub(b"", whole) == stamp.sub(b"", pieces)
 
 
+def test_clients_that_go_away_leave_nothing_behind(server: LocalServer) -> None:
+    scheduler = server.application.service.scheduler
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+            connection.sendall(REQUEST)
+    assert server.predict("my parcel").status == 200
+    assert (scheduler.arriving, scheduler.waiting_texts) == (0, 0)
+
+
 def test_a_fault_of_the_program_is_an_answer_too(server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server.application.service, "model", lambda name: 1 / 0)
     received = answers(server, REQUEST)
