@@ -70,6 +70,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Give up what nobody waits for."""
         if self._answering is not None:
             self._answering.cancel()
+        self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
