@@ -36,6 +36,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._answering: asyncio.Task[None] | None = None
         self._early = b""  # what came while an answer was on its way
         self._last_answer = 0.0
+        self._is_told_to_close = False
 
     def on_message_begin(self) -> None:
         """Note that what comes next belongs to a message."""
@@ -75,6 +76,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Close the connection, after the answer that is on its way."""
+        self._is_told_to_close = True
         if self._answering is None:
             super().shutdown()
 
@@ -97,7 +99,7 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self.transport.write(_encode(response, self.server_state.default_headers))
         self._last_answer = self.loop.time()
-        if not self._service.is_ready:  # the default headers have said so
+        if self._is_told_to_close or not self._service.is_ready:  # the default headers have said so
             self.transport.close()
             return
         if self.timeout_keep_alive_task is None:
