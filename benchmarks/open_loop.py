@@ -12,6 +12,7 @@ written, CPU seconds of this process. `dropped` are requests sent whole whose co
 import contextlib
 import json
 import random
+import re
 import select
 import socket
 import sys
@@ -20,6 +21,8 @@ from collections import Counter, deque
 from pathlib import Path
 
 _GRACE_SECONDS = 10.0
+_MOST_BYTES = 16_384  # of one look at a socket; a larger buffer is made anew, and cut, for every answer
+_LENGTH = re.compile(rb"\r\ncontent-length: (\d+)")
 _BEGIN = b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: "
 
 
@@ -41,21 +44,21 @@ class Connection:
 
     def read(self) -> tuple[str, bool] | None:
         """Return the outcome and whether the connection stays open, None while more is to come; raise OSError."""
-        received = self.socket.recv(262_144)
+        received = self.socket.recv(_MOST_BYTES)
         if not received:
             raise ConnectionResetError
-        self._received += received
-        head, separator, body = self._received.partition(b"\r\n\r\n")
-        if not separator:
-            return None
-        lowered = head.lower()
-        length = int(lowered.partition(b"content-length: ")[2].split(b"\r\n", 1)[0])
-        if len(body) < length:
+        if self._received:
+            received = self._received + received
+        end = received.find(b"\r\n\r\n")
+        head = received[:end].lower()
+        length = _LENGTH.search(head)
+        if end < 0 or length is None or len(received) < end + 4 + int(length[1]):
+            self._received = received
             return None
         self._received = b""
         status = head[9:12].decode()
-        is_rude = status in ("429", "503") and b"retry-after: " not in lowered
-        return "rude" if is_rude else status, b"connection: close" not in lowered
+        is_rude = status in ("429", "503") and b"\r\nretry-after: " not in head
+        return "rude" if is_rude else status, b"\r\nconnection: close" not in head
 
 
 class Generator:
@@ -69,7 +72,7 @@ class Generator:
         self._random = random.Random(seed)
         self._poll = select.epoll()
         self._open: dict[int, Connection] = {}
-        self._idle: list[Connection] = []
+        self._idle: deque[Connection] = deque()  # the one that rested longest comes next, as behind a load balancer
         self._waiting: deque[float] = deque()
         self._sent = 0
         self.outcomes: Counter[str] = Counter()
@@ -126,7 +129,7 @@ class Generator:
                     self._waiting.popleft()
                     self.outcomes["refused"] += 1
                     continue
-            connection = self._idle.pop()
+            connection = self._idle.popleft()
             self._sent += 1
             request = self._requests[self._sent % len(self._requests)]
             scheduled = self._waiting.popleft()
@@ -138,9 +141,9 @@ class Generator:
 
     def _receive(self, seconds: float) -> None:
         # epoll itself only counts whole milliseconds.
-        select.select([self._poll], [], [], max(seconds, 0))
-        for descriptor, _ in self._poll.poll(0):
-            self._answer(self._open[descriptor])
+        if select.select([self._poll], [], [], max(seconds, 0))[0]:
+            for descriptor, _ in self._poll.poll(0):
+                self._answer(self._open[descriptor])
 
     def _answer(self, connection: Connection) -> None:
         try:

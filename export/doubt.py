@@ -103,7 +103,7 @@ def check_doubt(settings: DoubtSettings, manifests: Sequence[BundleManifest]) ->
 
 
 def _certainty(model: ServedModel, answers: Sequence[Answer]) -> list[float]:
-    probs = np.array([[*answer.prediction.probabilities.values()] for answer in answers])
+    probs = np.array([answer.prediction.scores for answer in answers])
     decided = np.array([[name in answer.prediction.labels for name in model.manifest.labels] for answer in answers])
     found: list[float] = certainty(model.manifest.kind, probs, decided).tolist()
     return found

@@ -1,4 +1,4 @@
-"""One HTTP exchange on bare ASGI: the request with its body counted as it arrives, and the response.
+"""One HTTP exchange without a framework: the request with its body counted as it arrives, and the response.
 
 The two endpoints that answer texts skip the framework: routing and validation of a framework cost a large part of
 what the model itself does.
@@ -17,13 +17,15 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Headers = Mapping[bytes, bytes]  # by lower-case name
+Read = Callable[[int], Awaitable[bytes]]  # a body of at most so many bytes; else RequestError
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request that has arrived whole; header names are lower case, `arrived` is on time.perf_counter."""
+    """A request that has arrived whole; `arrived` is on time.perf_counter."""
 
-    headers: Mapping[bytes, bytes]
+    headers: Headers
     content: Any
     arrived: float
 
@@ -33,7 +35,9 @@ class Request:
         if given is None:
             return None if default_ms is None else self.arrived + default_ms / 1000
         if not given.isdigit() or len(given) > 9:
-            raise RequestError("malformed", f"x-timeout-ms: found {given[:20]!r}, wanted milliseconds such as 50")
+            raise RequestError(
+                "malformed", f"x-timeout-ms: found {given[:20].decode('latin-1')!r}, wanted milliseconds such as 50"
+            )
         return self.arrived + int(given) / 1000
 
 
@@ -51,22 +55,41 @@ class Response:
         return cls(error.content, error.status, error.headers)
 
 
-async def read_request(scope: Scope, receive: Receive, max_body_bytes: int) -> Request:
+def whole(body: bytes) -> Read:
+    """Return what reads a body that is here already."""
+
+    async def read(most_bytes: int) -> bytes:
+        if len(body) > most_bytes:
+            raise _too_long(len(body), most_bytes)
+        return body
+
+    return read
+
+
+def arriving(receive: Receive) -> Read:
+    """Return what reads a body in the pieces that an ASGI server hands over, and no further than it may go."""
+
+    async def read(most_bytes: int) -> bytes:
+        body = b""
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise RequestError("malformed", "the client went away before its body was whole")
+            body += bytes(message.get("body", b""))
+            if len(body) > most_bytes:
+                raise _too_long(len(body), most_bytes)
+            if not message.get("more_body", False):
+                return body
+
+    return read
+
+
+async def read_request(headers: Headers, read: Read, max_body_bytes: int) -> Request:
     """Return the request; raise RequestError as soon as its body is known to be too long, or is no JSON."""
-    headers = dict(scope["headers"])
     announced = headers.get(b"content-length", b"0")
     if announced.isdigit() and int(announced[:20]) > max_body_bytes:
         raise _too_long(int(announced[:20]), max_body_bytes)
-    body = b""
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise RequestError("malformed", "the client went away before its body was whole")
-        body += message.get("body", b"")
-        if len(body) > max_body_bytes:
-            raise _too_long(len(body), max_body_bytes)
-        if not message.get("more_body", False):
-            break
+    body = await read(max_body_bytes)
     arrived = time.perf_counter()
     try:
         return Request(headers, orjson.loads(body), arrived)

@@ -1,5 +1,6 @@
 """What a server says about itself: `/info`, `/metrics`, `/health`, and the order to look for new versions."""
 
+import asyncio
 from typing import Any
 
 from fastapi import FastAPI
@@ -35,9 +36,10 @@ def add_info(api: FastAPI, service: Service) -> None:
         return {"status": "looking for new versions"}
 
     @api.get("/metrics", response_class=PlainResponse)
-    def metrics() -> PlainResponse:
-        """Return the counters of all workers in the Prometheus text format."""
-        return PlainResponse(service.metrics.render(), media_type=CONTENT_TYPE)
+    async def metrics() -> PlainResponse:
+        """Return the counters of all workers in the Prometheus text format; those of the others up to 0.5 s ago."""
+        service.write_metrics()
+        return PlainResponse(await asyncio.to_thread(service.metrics.render), media_type=CONTENT_TYPE)
 
 
 def _describe(slot: Slot) -> dict[str, Any]:

@@ -6,7 +6,6 @@ server reads a list of two strings as a pair; a classifier of single texts reads
 """
 
 from collections.abc import Sequence
-from operator import itemgetter
 from typing import Any
 
 from export.exchange import Request, Response
@@ -31,6 +30,8 @@ async def predict(service: Service, request: Request) -> Response:
     name = content.get("model")
     if not isinstance(name, str | None):
         raise RequestError("validation", "model: wanted the name of a model")
+    if content.get("truncation_direction") not in (None, "Right", "right"):
+        raise RequestError("validation", "truncation_direction: wanted Right, long texts lose their end")
     too_long = TOO_LONG[read_flag(content, "truncate")]
     raw_scores, details = read_flag(content, "raw_scores"), read_flag(content, "details")
     answered = await service.answer(texts, name, too_long, request.deadline(service.settings.timeout_ms))
@@ -56,9 +57,9 @@ def answer_headers(request: Request, answered: Answered) -> dict[str, str]:
 
 def _shape(answer: Answer, answered: Answered, raw_scores: bool, details: bool) -> Any:
     labels = answered.model.manifest.labels
-    scores = answer.logits if raw_scores else answer.prediction.probabilities.values()
-    ranked = sorted(zip(scores, labels, strict=True), key=itemgetter(0), reverse=True)
-    listed = [{"score": score, "label": label} for score, label in ranked]
+    scores = answer.logits if raw_scores else answer.prediction.scores
+    ranked = sorted(range(len(labels)), key=scores.__getitem__, reverse=True)
+    listed = [{"score": scores[index], "label": labels[index]} for index in ranked]
     if not details:
         # A client that takes the first, or the highest, must not take a doubtful label for an answer.
         return [{"score": 1.0, "label": ABSTAIN}, *listed] if answer.source == ABSTAIN else listed

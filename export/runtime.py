@@ -45,9 +45,15 @@ class Prediction:
     _probs: bytes = field(repr=False)  # of a float32 array: a tuple of 77 numbers would cost more than all else here
 
     @property
+    def scores(self) -> list[float]:
+        """The probability of every label, in the order of the labels."""
+        scores: list[float] = np.frombuffer(self._probs, np.float32).tolist()
+        return scores
+
+    @property
     def probabilities(self) -> dict[str, float]:
-        """The probability of every label by name, in the order of the labels."""
-        return dict(zip(self._names, np.frombuffer(self._probs, np.float32).tolist(), strict=True))
+        """The same by name."""
+        return dict(zip(self._names, self.scores, strict=True))
 
     @property
     def familiarity(self) -> float | None:

@@ -14,6 +14,7 @@ STATUS = {
     "method": 405,
     "too_large": 413,
     "overloaded": 429,
+    "internal": 500,
     "backend": 503,
     "unhealthy": 503,
     "timeout": 504,

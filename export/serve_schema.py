@@ -17,6 +17,7 @@ _STATUSES = {
     "413": "body, batch or text above a limit",
     "422": "a field is wrong",
     "429": "too many texts wait; Retry-After says when to come back",
+    "500": "a fault of this program; its log says how",
     "503": "the model gave no answer",
     "504": "the answer would come later than x-timeout-ms",
 }
@@ -32,6 +33,7 @@ class PredictRequest(BaseModel):
     raw_scores: bool | None = None
     model: str | None = None
     details: bool | None = None
+    truncation_direction: Literal["Right", "right"] | None = None
 
 
 class ScoredLabel(BaseModel):

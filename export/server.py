@@ -3,6 +3,7 @@
 Knows nothing of processes and sockets; those are in worker.py and supervisor.py.
 """
 
+import asyncio
 import hmac
 import logging
 import time
@@ -15,7 +16,18 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from export.exchange import Receive, Request, Response, Scope, Send, read_request, write_response
+from export.exchange import (
+    Headers,
+    Read,
+    Receive,
+    Request,
+    Response,
+    Scope,
+    Send,
+    arriving,
+    read_request,
+    write_response,
+)
 from export.explain import explain
 from export.info_api import add_info
 from export.page_api import PAGE_PATHS, add_page
@@ -28,7 +40,7 @@ from export.v2_api import add_v2, find_model, infer
 
 logger = logging.getLogger("potstill.serve")
 _OPEN_PATHS = {"/v2/health/live", "/v2/health/ready", *PAGE_PATHS}  # probes and a browser carry no token
-Handler = Callable[[Service, Request], Awaitable[Response]]
+Endpoint = tuple[str, Callable[[Service, Request], Awaitable[Response]]]  # its name in the metrics, its handler
 
 
 class Application:
@@ -46,47 +58,54 @@ class Application:
         if scope["type"] != "http":
             await self.api(scope, receive, send)
             return
-        handler = self._handler(scope["path"])
+        path, headers = scope["path"], dict(scope["headers"])
+        if endpoint := find_endpoint(path):
+            await write_response(send, await self.answer(endpoint, scope["method"], headers, arriving(receive)))
+            return
         try:
-            self._authorise(scope)
-            if handler and scope["method"] != "POST":
-                raise RequestError("method", f"found {scope['method']}, wanted POST")
+            if path not in _OPEN_PATHS:
+                self._authorise(headers)
         except RequestError as error:
             await write_response(send, Response.of(error))
             return
-        if handler is None:
-            await self.api(scope, receive, send)
-        else:
-            await write_response(send, await self._answer(*handler, scope, receive))
+        await self.api(scope, receive, send)
 
-    def _handler(self, path: str) -> tuple[str, Handler] | None:
-        if path == "/predict":
-            return "predict", predict
-        if path == "/explain":
-            return "explain", explain
-        found = find_model(path)
-        return ("infer", infer(*found)) if found else None
-
-    def _authorise(self, scope: Scope) -> None:
-        if self._token is None or scope["path"] in _OPEN_PATHS:
-            return
-        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        if not hmac.compare_digest(given, b"Bearer " + self._token):
-            raise RequestError("unauthorized", "wanted the header: authorization: Bearer TOKEN")
-
-    async def _answer(self, endpoint: str, handler: Handler, scope: Scope, receive: Receive) -> Response:
+    async def answer(self, endpoint: Endpoint, method: str, headers: Headers, read: Read) -> Response:
+        """Answer a request to an endpoint that answers texts."""
         started = time.perf_counter()
-        scheduler = self.service.scheduler
-        scheduler.arriving = max(0, scheduler.arriving - 1)
+        metrics, (name, handler) = self.service.metrics, endpoint
         try:
-            request = await read_request(scope, receive, self.settings.max_body_bytes)
-            response = await handler(self.service, request)
+            self._authorise(headers)
+            if method != "POST":
+                raise RequestError("method", f"found {method}, wanted POST")
+            response = await handler(self.service, await read_request(headers, read, self.settings.max_body_bytes))
         except RequestError as error:
             response = Response.of(error)
-        metrics = self.service.metrics
-        metrics.requests[endpoint, str(response.status)].inc()
-        metrics.seconds[endpoint,].observe(time.perf_counter() - started)
+        except asyncio.CancelledError:  # the client is gone
+            metrics.requests.add(name, "gone")
+            raise
+        except Exception:  # a fault of this program must not end the connection of one who asked rightly
+            logger.exception("%s failed", name)
+            response = Response.of(RequestError("internal", "this server failed; its log says how"))
+        metrics.requests.add(name, str(response.status))
+        metrics.seconds.add(name, amount=time.perf_counter() - started)
         return response
+
+    def _authorise(self, headers: Headers) -> None:
+        if self._token is not None and not hmac.compare_digest(
+            headers.get(b"authorization", b""), b"Bearer " + self._token
+        ):
+            raise RequestError("unauthorized", "wanted the header: authorization: Bearer TOKEN")
+
+
+def find_endpoint(path: str) -> Endpoint | None:
+    """Return what answers texts at `path`, None where nothing does."""
+    if path == "/predict":
+        return "predict", predict
+    if path == "/explain":
+        return "explain", explain
+    found = find_model(path)
+    return ("infer", infer(*found)) if found else None
 
 
 def create_app(settings: ServeSettings) -> Application:

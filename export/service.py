@@ -15,6 +15,7 @@ from export.serve_hooks import Answer, Hooks, make_hooks
 from export.serve_metrics import Metrics
 from export.serve_settings import ServeSettings
 
+_METRICS_SECONDS = 0.5  # a scrape may miss what other workers counted since
 STAGES = ("tokenize", "queue", "run", "decide")
 
 
@@ -44,7 +45,7 @@ class Service:
         """Load every bundle; raise BundleError when one cannot be used."""
         self.settings = settings
         self.metrics = Metrics()
-        self.models = Models(settings.bundles, lambda name, outcome: self.metrics.versions[name, outcome].inc())
+        self.models = Models(settings.bundles, self.metrics.versions.add)
         self.scheduler = Scheduler(settings.max_queue, settings.max_wait_ms / 1000, settings.batching)
         self.hooks = Hooks()
         self.is_ready = False
@@ -56,6 +57,7 @@ class Service:
     async def start(self) -> None:
         """Take part in the running event loop."""
         self.hooks = make_hooks(self.settings)
+        self._background.add(asyncio.create_task(self._keep_books()))
         if self.settings.watch_seconds:
             self._background.add(asyncio.create_task(self.models.watch(self.settings.watch_seconds)))
         self.is_ready = True
@@ -73,6 +75,16 @@ class Service:
             task.cancel()
         for close in self.hooks.closing:
             await close()
+        self.write_metrics()
+
+    def write_metrics(self) -> None:
+        """Write down what this worker counted, for whichever worker is asked."""
+        self.metrics.flush(self.scheduler.waiting_texts)
+
+    async def _keep_books(self) -> None:
+        while True:
+            await asyncio.sleep(_METRICS_SECONDS)
+            self.write_metrics()
 
     def model(self, name: str | None) -> ServedModel:
         """Return the version that answers for `name` (None: the default) now."""
@@ -131,12 +143,11 @@ class Service:
 
     def _count(self, model: ServedModel, answers: Sequence[Answer], stages: Stages) -> None:
         metrics, name = self.metrics, model.name
-        metrics.waiting.set(self.scheduler.waiting_texts)
         for answer in answers:
-            metrics.texts[name, answer.source].inc()
+            metrics.texts.add(name, answer.source)
             if answer.prediction.truncated:
-                metrics.truncated[name,].inc()
-        metrics.tokens[name,].inc(sum(answer.prediction.tokens for answer in answers))
+                metrics.truncated.add(name)
+            metrics.tokens.add(name, amount=answer.prediction.tokens)
         for stage in STAGES:
             if seconds := getattr(stages, stage):
-                metrics.stages[stage,].inc(seconds)
+                metrics.stages.add(stage, amount=seconds)

@@ -30,7 +30,7 @@ OUTPUTS: dict[str, tuple[str, bool, Callable[[Answer], Any]]] = {
     "truncated": ("BOOL", False, lambda answer: answer.prediction.truncated),
     "tokens": ("INT32", False, lambda answer: answer.prediction.tokens),
     "source": ("BYTES", False, lambda answer: answer.source),
-    "probabilities": ("FP32", True, lambda answer: answer.prediction.probabilities.values()),
+    "probabilities": ("FP32", True, lambda answer: answer.prediction.scores),
     "logits": ("FP32", True, lambda answer: answer.logits),
     "decided": ("BOOL", True, _decided),
 }

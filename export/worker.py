@@ -6,6 +6,7 @@ Knows the supervisor as the other end of a socket.
 import asyncio
 import contextlib
 import fcntl
+import gc
 import logging
 import signal
 import socket
@@ -37,6 +38,7 @@ class FedServer(uvicorn.Server):
             access_log=False,
             log_config=None,
             server_header=False,
+            proxy_headers=False,  # nothing asks who the client is
             timeout_keep_alive=75,  # longer than a load balancer keeps its own end open
         )
         super().__init__(config)
@@ -53,6 +55,8 @@ class FedServer(uvicorn.Server):
         self._control.setblocking(False)
         asyncio.get_running_loop().add_reader(self._control, self._hear)
         self._application.service.on_reload = self._ask_for_reload
+        gc.collect()
+        gc.freeze()  # what is loaded now stays: to walk through it again would hold up every request for tens of ms
         self._control.send(READY)
         self.started = True
 
@@ -67,7 +71,8 @@ class FedServer(uvicorn.Server):
         """Answer what was accepted, close what is idle, and stop."""
         self._drain()
         deadline = asyncio.get_running_loop().time() + self._application.settings.drain_seconds
-        while self.server_state.connections and asyncio.get_running_loop().time() < deadline:
+        # A connection that was handed over just now is a task before it is a connection.
+        while (self._tasks or self.server_state.connections) and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(_QUIET_SECONDS)
             for connection in list(self.server_state.connections):
                 if not _has_unread(connection.transport):
@@ -106,7 +111,7 @@ class FedServer(uvicorn.Server):
 
         def protocol() -> asyncio.Protocol:
             return GuardedProtocol(
-                self._application.service,
+                self._application,
                 config=self.config,
                 server_state=self.server_state,
                 app_state=self.lifespan.state,

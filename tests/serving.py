@@ -38,7 +38,7 @@ class LocalServer:
 def local_server(bundles: dict[str, Path], **fields: Any) -> Iterator[LocalServer]:
     """Serve `bundles` until the block ends."""
     application = create_app(ServeSettings(bundles=bundles, **{"watch_seconds": 0, "max_wait_ms": 10_000, **fields}))
-    protocol = partial(GuardedProtocol, application.service)
+    protocol = partial(GuardedProtocol, application)
     config = uvicorn.Config(application, port=0, http=protocol, ws="none", log_level="warning")  # type: ignore[arg-type]
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

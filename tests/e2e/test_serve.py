@@ -70,6 +70,7 @@ def outcomes(generator: "subprocess.Popen[str]") -> dict[str, int]:
 def test_both_workers_answer_and_their_counters_are_added_up(server: ServerProcess) -> None:
     for _ in range(6):
         ask(server, "POST", "/predict", TEXT)
+    time.sleep(1)  # each writes down what it counted twice a second
     lines = ask(server, "GET", "/metrics").body.decode().splitlines()
     counted = [line for line in lines if line.startswith('potstill_requests_total{endpoint="predict",status="200"}')]
     assert len(server.workers()) == 2

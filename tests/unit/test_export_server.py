@@ -79,6 +79,7 @@ def test_a_long_text_is_refused_where_truncation_is_not_wanted(server: LocalServ
         ({"inputs": [["a", "b"]]}, 422, "list of strings"),
         ({"inputs": "a", "truncate": 1}, 422, "truncate: wanted true or false"),
         ({"inputs": "a", "modle": "shop"}, 422, "found 'modle'"),
+        ({"inputs": "a", "truncation_direction": "Left"}, 422, "wanted Right"),
         ({"inputs": "a", "model": "none"}, 404, "wanted one of: shop, other"),
         ({"inputs": ["a"] * 5}, 413, "wanted at most 4"),
         ({"inputs": "a" * 2001}, 413, "wanted at most 2000"),
