@@ -109,14 +109,14 @@ class Shortlist:
             kept = ranked[:count]
             name = f"{PRESET}, {', '.join(kept)} in fp32"
             path = self._folder / "kept.onnx"
-            coverage = quantize_int8(self._material.graph, path, [node for layer in kept for node in layers[layer]])
+            coverage = quantize_int8(self._material.even, path, [node for layer in kept for node in layers[layer]])
             if choice := self._try(Variant(name, path, coverage), kept, rejected):
                 return choice
         return None
 
     def _answer_keeping(self, nodes: Sequence[str]) -> Floats:
         path = self._folder / "sensitivity.onnx"
-        quantize_int8(self._material.graph, path, nodes)
+        quantize_int8(self._material.even, path, nodes)
         finish_head(path, self._kind.value, self.fp32.temperature)
         return probabilities(self._trial.open(path), (self._trial.pool or self._trial.texts)[:_SENSITIVITY_TEXTS])
 

@@ -14,7 +14,8 @@ from transformers import AutoTokenizer
 from export.errors import ExportError
 from export.gate import Gate, at_most
 
-CORPUS_TEXTS = GENERATED_TEXTS = 5000
+TEXTS = 10_000  # compared in all; a small corpus leaves more to be generated
+_CORPUS_TEXTS = TEXTS // 2
 _SHOWN_CHARACTERS = 60
 _BLOCK = 1000
 # First and last code point; each piece of a text is drawn from one of these.
@@ -45,7 +46,7 @@ _PIECES = (
 
 
 def judge_tokenizer(checkpoint: Path, texts: Sequence[str], max_tokens: int) -> Gate:
-    """Return a gate on how many texts both tokenizers split differently: `texts` and as many generated ones.
+    """Return a gate on how many of 10,000 texts both tokenizers split differently: `texts` and generated ones.
 
     Raises ExportError when `checkpoint` holds no tokenizer that both can open.
     """
@@ -56,7 +57,8 @@ def judge_tokenizer(checkpoint: Path, texts: Sequence[str], max_tokens: int) -> 
         raise ExportError(f"{checkpoint}: its tokenizer does not open ({error}); save the checkpoint again") from error
     served.no_padding()
     served.enable_truncation(max_tokens)
-    compared = [*texts[:CORPUS_TEXTS], *generate_texts(GENERATED_TEXTS, seed=0)]
+    given = texts[:_CORPUS_TEXTS]
+    compared = [*given, *generate_texts(max(TEXTS - len(given), 0), seed=0)]
     different = []
     for start in range(0, len(compared), _BLOCK):
         block = compared[start : start + _BLOCK]

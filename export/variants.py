@@ -3,30 +3,40 @@
 Knows nothing of speed or quality; what is built is timed by `plan.py` and judged by `gate.py`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoTokenizer
 
 from export.coverage import Coverage
 from export.errors import ExportError
 from export.graph import export_graph
 from export.quantize import Feed, quantize_int8, quantize_static_int8, quantize_weights, quiet
+from export.sessions import open_session
+from export.smoothing import smooth_inputs
+from export.surgery import MAX_CHANGE, Rewrite
 
 PRESET = "dynamic_int8"  # the fastest on the VNNI processor of LOG.md at every length
+EVEN_INPUTS = "even_inputs"
 _CALIBRATION_TEXTS = 128
+_SMOOTHING_TEXTS = 48
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What a variant is built from: `graph` is the fp32 file after surgery, `texts` calibrate activations."""
+    """What a variant is built from: `graph` is the fp32 file after surgery, `texts` calibrate activations.
+
+    `even` answers as `graph` does, from products whose inputs lose less as bytes; `evened` says how it was made.
+    """
 
     checkpoint: Path
     graph: Path
     texts: Sequence[str]
+    even: Path
+    evened: Rewrite
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +46,22 @@ class Variant:
     name: str
     path: Path
     coverage: Coverage | None
+
+
+def prepare(checkpoint: Path, graph: Path, texts: Sequence[str]) -> Material:
+    """Return the material of a student, whose graph with even inputs is written beside `graph` and proved on texts."""
+    even, feeds = graph.with_suffix(".even"), _feeds(checkpoint, texts[:_SMOOTHING_TEXTS])
+    left = smooth_inputs(graph, even, feeds)
+    sessions = [open_session(path.read_bytes(), threads=1) for path in (graph, even)]
+    answers = [[session.run(["logits"], dict(feed))[0] for feed in feeds] for session in sessions]
+    change = max((float(np.abs(one - other).max()) for one, other in zip(*answers, strict=True)), default=0.0)
+    if holds := bool(left) and change < MAX_CHANGE:
+        named = ", ".join(f"{name.strip('/').removesuffix('/MatMul')} {share:.0%}" for name, share in left.items())
+        return Material(
+            checkpoint, graph, texts, even, Rewrite(EVEN_INPUTS, holds, change, f"int8 error left: {named}")
+        )
+    reason = f"changes a logit by {change:.2g}" if left else "no product would gain enough"
+    return Material(checkpoint, graph, texts, graph, Rewrite(EVEN_INPUTS, holds, change, reason))
 
 
 def build_variants(
@@ -53,11 +79,11 @@ def build_variants(
 
 
 def _dynamic(material: Material, target: Path) -> Coverage:
-    return quantize_int8(material.graph, target)
+    return quantize_int8(material.even, target)
 
 
 def _float_tables(material: Material, target: Path) -> Coverage:
-    return quantize_int8(material.graph, target, embeddings=False)
+    return quantize_int8(material.even, target, embeddings=False)
 
 
 def _fused(material: Material, target: Path) -> Coverage:
@@ -79,11 +105,12 @@ def _fused(material: Material, target: Path) -> Coverage:
 
 
 def _static(material: Material, target: Path) -> Coverage:
-    return quantize_static_int8(material.graph, target, _feeds(material))
+    feeds = _feeds(material.checkpoint, material.texts[:_CALIBRATION_TEXTS])
+    return quantize_static_int8(material.even, target, feeds)
 
 
 def _blocks(material: Material, target: Path) -> Coverage:
-    return quantize_weights(material.graph, target)
+    return quantize_weights(material.even, target)
 
 
 def _fp32(material: Material, target: Path) -> None:
@@ -100,10 +127,9 @@ VARIANTS: Mapping[str, Callable[[Material, Path], Coverage | None]] = {
 }
 
 
-def _feeds(material: Material) -> Iterator[Feed]:
-    tokenizer = Tokenizer.from_file(str(material.checkpoint / "tokenizer.json"))
+def _feeds(checkpoint: Path, texts: Sequence[str]) -> list[Feed]:
+    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
     tokenizer.no_padding()
-    for encoding in tokenizer.encode_batch_fast(list(material.texts[:_CALIBRATION_TEXTS])):
-        if len(encoding):
-            ids = np.array([encoding.ids], np.int64)
-            yield {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    tokenizer.enable_truncation(int(AutoTokenizer.from_pretrained(checkpoint).model_max_length))
+    ids = [np.array([encoding.ids], np.int64) for encoding in tokenizer.encode_batch_fast(list(texts))]
+    return [{"input_ids": row, "attention_mask": np.ones_like(row)} for row in ids if row.size]
