@@ -5,7 +5,6 @@ place, where a trimmed vocabulary would break the word into pieces. A finished c
 as any library expects; that rows repeat is all it says of the sharing, and an exporter may store each once.
 """
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -19,7 +18,6 @@ from student.model import renumber_tokens
 from student.static import StaticForSequenceClassification
 
 MOST_TOKENS = 65_536  # of a larger vocabulary the tokenizer alone weighs more than a student
-_LEAST_TEXTS = 2  # that hold a token with a row of its own: one says little about what the token means here
 _BATCH = 2048
 
 
@@ -51,12 +49,11 @@ def choose_owners(
 ) -> NDArray[np.int64]:
     """Return the ids, rising, of the tokens with a row of their own.
 
-    Those are special and added tokens, tokens in two of `rows` (token ids of a text each) or more, and then the lowest
-    ids up to `least_rows`: vocabularies are ordered by frequency or by merge.
+    Those are special and added tokens, those in `rows` (token ids of a text each), and then the lowest ids up to
+    `least_rows`: vocabularies are ordered by frequency or by merge.
     """
-    texts = Counter(token for row in rows for token in set(row.tolist()))
     kept = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
-    kept |= {token for token, count in texts.items() if count >= _LEAST_TEXTS}
+    kept.update(*(row.tolist() for row in rows))
     for token in range(len(tokenizer)):
         if len(kept) >= least_rows:
             break

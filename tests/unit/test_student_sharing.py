@@ -43,17 +43,16 @@ def logits(model: PreTrainedModel, ids: NDArray[np.int64]) -> torch.Tensor:
     return found
 
 
-def test_a_token_in_two_texts_and_a_special_one_have_rows_of_their_own(
+def test_a_token_of_the_texts_and_a_special_one_have_rows_of_their_own(
     tiny_encoder: Path, owners: NDArray[np.int64]
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_encoder)
-    rows = [set(row) for row in tokenizer(TEXTS)["input_ids"]]
-    often = {token for row in rows for token in row if sum(token in other for other in rows) > 1}
-    assert set(owners.tolist()) == often | set(tokenizer.all_special_ids)
+    used = {token for row in tokenizer(TEXTS)["input_ids"] for token in row}
+    assert set(owners.tolist()) == used | set(tokenizer.all_special_ids)
 
 
 def test_the_lowest_ids_fill_up_what_is_left(tiny_encoder: Path) -> None:
-    owners = choose_owners(AutoTokenizer.from_pretrained(tiny_encoder), [np.array([100, 200])] * 2, least_rows=20)
+    owners = choose_owners(AutoTokenizer.from_pretrained(tiny_encoder), [np.array([100, 200])], least_rows=20)
     assert len(owners) == 20
     assert set(owners) >= {100, 200, *range(10)}
 
