@@ -23,7 +23,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "word_rows": None,
     "hidden_size": 320,
     "pooling_heads": 4,
-    "ngram_rows": 32_768,
+    "ngram_rows": 28_672,
     "ngram_width": 64,
     "ngrams": [2, 3],
     "intermediate_size": 512,
