@@ -5,7 +5,7 @@ Builds, times and judges through `export`; writes no bundle.
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +57,7 @@ class Shortlist:
         rejected: list[Gate] = []
         choice = self._first_passing(spec, rejected)
         if choice is None or self._agreement(choice.shipped) < _ENOUGH_AGREEMENT:
-            self._material = even_material(self._material)
-            if self.evened.applied:
-                choice = self._first_passing(spec, rejected) or choice
+            choice = self._even_out(spec, choice, rejected)
         if choice is None and rejected:
             choice = self._fall_back(rejected)
         return choice or self._ship_fp32(rejected)
@@ -68,6 +66,19 @@ class Shortlist:
     def evened(self) -> Rewrite:
         """What was done to even the inputs of int8 products, or why nothing was."""
         return self._material.evened
+
+    def _even_out(self, spec: ExportSpec, choice: Choice | None, rejected: list[Gate]) -> Choice | None:
+        """Return the choice among files with even inputs, or `choice` where they cannot be had or do not pass."""
+        plain, self._material = self._material, even_material(self._material)
+        if not self.evened.applied:
+            return choice
+        self._folder = self._folder / "even"  # the file of `choice` may yet ship
+        self._folder.mkdir()
+        better = self._first_passing(spec, rejected)
+        if choice and not better:
+            told = replace(self.evened, applied=False, reason="fails a gate, and without it the file passes")
+            self._material = replace(plain, evened=told)
+        return better or choice
 
     def _first_passing(self, spec: ExportSpec, rejected: list[Gate]) -> Choice | None:
         """Return the choice of the first variant that passes, the fastest first where they are timed."""

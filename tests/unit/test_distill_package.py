@@ -298,3 +298,25 @@ def test_a_file_that_decides_otherwise_than_fp32_is_made_again_from_even_inputs(
     names = {node.name for node in onnx.load(tmp_path / "onnx" / "model_quantized.onnx").graph.node}
     assert any(name.endswith("_even_Mul") for name in names)
     assert verify_bundle(tmp_path) == []
+
+
+def test_even_inputs_that_fail_a_gate_leave_the_file_that_passed(
+    small_student: Path, small_corpus: Path, small_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ruined(source: Path, target: Path, *given: Any, **options: Any) -> Coverage:
+        coverage = quantize_int8(source, target, *given, **options)
+        if source.suffix == ".even":
+            turned_over(target, (1, 3))
+        return coverage
+
+    monkeypatch.setattr(variants, "quantize_int8", ruined)
+    monkeypatch.setattr(shortlist, "_ENOUGH_AGREEMENT", 1.1)
+    monkeypatch.setattr("export.smoothing._WORTH", 2.0)
+    package(Trial(small_student, small_corpus, small_task, ExportSpec()), tmp_path, lineage={})
+    manifest = read_manifest(tmp_path)
+    evened = manifest.export["rewrites"][-1]
+    assert (evened["applied"], manifest.precision, manifest.export["kept_fp32"]) == (False, "int8", [])
+    assert all(gate.passed for gate in manifest.gates)
+    texts, _ = dev_of(small_corpus, small_task)
+    sides = [logits_of(tmp_path / "onnx" / name, tmp_path, texts) for name in ("model.onnx", "model_quantized.onnx")]
+    assert (sides[0].argmax(axis=1) == sides[1].argmax(axis=1)).mean() > 0.9
