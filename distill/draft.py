@@ -11,7 +11,7 @@ from export.bundle import BundleManifest, write_bundle
 from export.errors import ExportError
 from export.graph import export_graph
 from export.head import finish_head
-from export.variants import PRESET, build_variants, prepare
+from export.variants import PRESET, build_variants, plain_material
 from student.spec import StudentSpec
 from teacher.corpus import read_part
 
@@ -33,7 +33,7 @@ def export_draft(inputs: TrainInputs, source: str, spec: StudentSpec, directory:
     draft.tokenizer.save_pretrained(work)
     graph = work / "graph.onnx"
     export_graph(work, graph, texts[:_PROOF_TEXTS])
-    variants, failed = build_variants(prepare(work, graph, texts), work, (PRESET,))
+    variants, failed = build_variants(plain_material(work, graph, texts), work, (PRESET,))
     if failed:
         raise ExportError(failed[PRESET])
     finish_head(variants[0].path, task.kind.value, 1.0)

@@ -10,7 +10,7 @@ from distill.trial import Trial
 from export.bundle import BundleManifest, Precision, write_bundle
 from export.examples import EXAMPLES
 from export.graph import export_graph, prove_parity
-from export.variants import prepare
+from export.variants import plain_material
 
 _PROOF_TEXTS = 256  # on which each rewrite of the graph has to hold
 
@@ -28,10 +28,9 @@ def package(trial: Trial, directory: Path, *, lineage: dict[str, str]) -> None:
     rewrites = export_graph(student, graph, trial.texts[:_PROOF_TEXTS])
     prove_parity(student, graph, trial.texts)
     tokenizer_gate = trial.judge_tokenizer()
-    material = prepare(student, graph, trial.pool or trial.texts)
-    shortlist = Shortlist(trial, material, work, task.kind)
+    shortlist = Shortlist(trial, plain_material(student, graph, trial.pool or trial.texts), work, task.kind)
     choice = shortlist.choose(spec)
-    rewrites.append(material.evened)
+    rewrites.append(shortlist.evened)
     about = {"plan": spec.plan, "rewrites": [asdict(rewrite) for rewrite in rewrites], **_about(choice)}
     manifest = BundleManifest(
         name=directory.parent.name,

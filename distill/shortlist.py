@@ -5,9 +5,11 @@ Builds, times and judges through `export`; writes no bundle.
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from distill.trial import Examined, Trial, probabilities
 from export.bundle import Precision
@@ -15,14 +17,16 @@ from export.errors import ExportError
 from export.fallback import layers_of, worst_first
 from export.gate import Gate
 from export.head import finish_head
-from export.metrics import Floats
+from export.metrics import Floats, decode
 from export.plan import Timing, texts_at_quantiles, time_variants
 from export.quantize import quantize_int8
 from export.spec import ExportSpec
-from export.variants import PRESET, Material, Variant, build_variants
+from export.surgery import Rewrite
+from export.variants import PRESET, Material, Variant, build_variants, even_material
 from teacher.task import TaskKind
 
 _SENSITIVITY_TEXTS = 200
+_ENOUGH_AGREEMENT = 0.99  # of the texts; with less, even inputs are worth the 2 % of an answer that they take
 _FP32 = "fp32"
 
 
@@ -50,21 +54,51 @@ class Shortlist:
         """Return the choice as `spec` wants it; raise ExportError when the preset cannot be built."""
         if spec.precision == _FP32:
             return self._ship_fp32(())
+        rejected: list[Gate] = []
+        choice = self._first_passing(spec, rejected)
+        if choice is None or self._agreement(choice.shipped) < _ENOUGH_AGREEMENT:
+            choice = self._even_out(spec, choice, rejected)
+        if choice is None and rejected:
+            choice = self._fall_back(rejected)
+        return choice or self._ship_fp32(rejected)
+
+    @property
+    def evened(self) -> Rewrite:
+        """What was done to even the inputs of int8 products, or why nothing was."""
+        return self._material.evened
+
+    def _even_out(self, spec: ExportSpec, choice: Choice | None, rejected: list[Gate]) -> Choice | None:
+        """Return the choice among files with even inputs, or `choice` where they cannot be had or do not pass."""
+        plain, self._material = self._material, even_material(self._material)
+        if not self.evened.applied:
+            return choice
+        self._folder = self._folder / "even"  # the file of `choice` may yet ship
+        self._folder.mkdir()
+        better = self._first_passing(spec, rejected)
+        if choice and not better:
+            told = replace(self.evened, applied=False, reason="fails a gate, and without it the file passes")
+            self._material = replace(plain, evened=told)
+        return better or choice
+
+    def _first_passing(self, spec: ExportSpec, rejected: list[Gate]) -> Choice | None:
+        """Return the choice of the first variant that passes, the fastest first where they are timed."""
         measured = spec.plan == "measured"
         variants, failed = build_variants(self._material, self._folder, None if measured else (PRESET,))
         if PRESET in failed:
             raise ExportError(failed[PRESET])
         self._rows = {name: {"name": name, "reason": reason} for name, reason in failed.items()}
-        ordered = self._by_speed(variants) if measured else variants
-        rejected: list[Gate] = []
-        for variant in ordered:
+        for variant in self._by_speed(variants) if measured else variants:
             if variant.coverage is None:  # whatever follows is slower than the fp32 file
                 break
             if choice := self._try(variant, (), rejected):
                 return choice
-        if rejected and (choice := self._fall_back(rejected)):
-            return choice
-        return self._ship_fp32(rejected)
+        return None
+
+    def _agreement(self, int8: Examined) -> float:
+        """Return on which part of dev and pool a file decides as fp32 does, both by the thresholds that ship."""
+        sides = [np.concatenate([side.dev, side.pool]) for side in (self.fp32, int8)]
+        decided = [decode(self._kind.value, probs, int8.thresholds) for probs in sides]
+        return float((decided[0] == decided[1]).all(axis=1).mean())
 
     def _by_speed(self, variants: Sequence[Variant]) -> list[Variant]:
         """Time all files in turns, note the figures, and return the variants, the fastest first."""
@@ -109,14 +143,14 @@ class Shortlist:
             kept = ranked[:count]
             name = f"{PRESET}, {', '.join(kept)} in fp32"
             path = self._folder / "kept.onnx"
-            coverage = quantize_int8(self._material.even, path, [node for layer in kept for node in layers[layer]])
+            coverage = quantize_int8(self._material.source, path, [node for layer in kept for node in layers[layer]])
             if choice := self._try(Variant(name, path, coverage), kept, rejected):
                 return choice
         return None
 
     def _answer_keeping(self, nodes: Sequence[str]) -> Floats:
         path = self._folder / "sensitivity.onnx"
-        quantize_int8(self._material.even, path, nodes)
+        quantize_int8(self._material.source, path, nodes)
         finish_head(path, self._kind.value, self.fp32.temperature)
         return probabilities(self._trial.open(path), (self._trial.pool or self._trial.texts)[:_SENSITIVITY_TEXTS])
 

@@ -4,7 +4,7 @@ Knows nothing of speed or quality; what is built is timed by `plan.py` and judge
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +29,13 @@ _SMOOTHING_TEXTS = 48
 class Material:
     """What a variant is built from: `graph` is the fp32 file after surgery, `texts` calibrate activations.
 
-    `even` answers as `graph` does, from products whose inputs lose less as bytes; `evened` says how it was made.
+    `source` answers as `graph` does and is what int8 is made from; `evened` says how it differs.
     """
 
     checkpoint: Path
     graph: Path
     texts: Sequence[str]
-    even: Path
+    source: Path
     evened: Rewrite
 
 
@@ -48,20 +48,23 @@ class Variant:
     coverage: Coverage | None
 
 
-def prepare(checkpoint: Path, graph: Path, texts: Sequence[str]) -> Material:
-    """Return the material of a student, whose graph with even inputs is written beside `graph` and proved on texts."""
-    even, feeds = graph.with_suffix(".even"), _feeds(checkpoint, texts[:_SMOOTHING_TEXTS])
-    left = smooth_inputs(graph, even, feeds)
-    sessions = [open_session(path.read_bytes(), threads=1) for path in (graph, even)]
+def plain_material(checkpoint: Path, graph: Path, texts: Sequence[str]) -> Material:
+    """Return the material of a student as it was exported."""
+    return Material(checkpoint, graph, texts, graph, Rewrite(EVEN_INPUTS, False, None, "int8 decides as fp32 does"))
+
+
+def even_material(given: Material) -> Material:
+    """Return the material whose int8 products read even inputs: proved on texts, written beside the graph."""
+    even, feeds = given.graph.with_suffix(".even"), _feeds(given.checkpoint, given.texts[:_SMOOTHING_TEXTS])
+    left = smooth_inputs(given.graph, even, feeds)
+    sessions = [open_session(path.read_bytes(), threads=1) for path in (given.graph, even)]
     answers = [[session.run(["logits"], dict(feed))[0] for feed in feeds] for session in sessions]
     change = max((float(np.abs(one - other).max()) for one, other in zip(*answers, strict=True)), default=0.0)
-    if holds := bool(left) and change < MAX_CHANGE:
+    if left and change < MAX_CHANGE:
         named = ", ".join(f"{name.strip('/').removesuffix('/MatMul')} {share:.0%}" for name, share in left.items())
-        return Material(
-            checkpoint, graph, texts, even, Rewrite(EVEN_INPUTS, holds, change, f"int8 error left: {named}")
-        )
+        return replace(given, source=even, evened=Rewrite(EVEN_INPUTS, True, change, f"int8 error left: {named}"))
     reason = f"changes a logit by {change:.2g}" if left else "no product would gain enough"
-    return Material(checkpoint, graph, texts, graph, Rewrite(EVEN_INPUTS, holds, change, reason))
+    return replace(given, evened=Rewrite(EVEN_INPUTS, False, change, reason))
 
 
 def build_variants(
@@ -79,11 +82,11 @@ def build_variants(
 
 
 def _dynamic(material: Material, target: Path) -> Coverage:
-    return quantize_int8(material.even, target)
+    return quantize_int8(material.source, target)
 
 
 def _float_tables(material: Material, target: Path) -> Coverage:
-    return quantize_int8(material.even, target, embeddings=False)
+    return quantize_int8(material.source, target, embeddings=False)
 
 
 def _fused(material: Material, target: Path) -> Coverage:
@@ -106,11 +109,11 @@ def _fused(material: Material, target: Path) -> Coverage:
 
 def _static(material: Material, target: Path) -> Coverage:
     feeds = _feeds(material.checkpoint, material.texts[:_CALIBRATION_TEXTS])
-    return quantize_static_int8(material.even, target, feeds)
+    return quantize_static_int8(material.source, target, feeds)
 
 
 def _blocks(material: Material, target: Path) -> Coverage:
-    return quantize_weights(material.even, target)
+    return quantize_weights(material.source, target)
 
 
 def _fp32(material: Material, target: Path) -> None:

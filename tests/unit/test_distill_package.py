@@ -130,8 +130,8 @@ def test_the_manifest_says_what_surgery_did(small_bundle: Path) -> None:
     about: dict[str, Any] = read_manifest(small_bundle).export
     *surgery, evened = about["rewrites"]
     assert [(rewrite["name"], rewrite["applied"]) for rewrite in surgery] == [(name, True) for name in REWRITES]
-    assert (evened["name"], evened["change"]) == ("even_inputs", 0.0)
-    assert max(rewrite["change"] for rewrite in about["rewrites"]) < 1e-5
+    assert (evened["name"], evened["applied"]) == ("even_inputs", False)
+    assert max(rewrite["change"] for rewrite in surgery) < 1e-5
     assert (about["plan"], about["variant"], about["kept_fp32"]) == ("preset", "dynamic_int8", [])
 
 
@@ -283,3 +283,40 @@ def test_an_interrupted_export_can_be_done_again_in_the_same_directory(
     package(Trial(small_student, small_corpus, small_task, LENIENT), tmp_path, lineage={})
     assert verify_bundle(tmp_path) == []
     assert Predictor.load(tmp_path).predict("my parcel is late again")[0].label in small_task.labels
+
+
+def test_a_file_that_decides_otherwise_than_fp32_is_made_again_from_even_inputs(
+    small_student: Path, small_corpus: Path, small_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shortlist, "_ENOUGH_AGREEMENT", 1.1)
+    monkeypatch.setattr("export.smoothing._WORTH", 2.0)
+    package(Trial(small_student, small_corpus, small_task, LENIENT), tmp_path, lineage={})
+    manifest = read_manifest(tmp_path)
+    evened = manifest.export["rewrites"][-1]
+    assert (evened["applied"], evened["change"], manifest.precision) == (True, 0.0, "int8")
+    assert evened["reason"].startswith("int8 error left: layers.0/")
+    names = {node.name for node in onnx.load(tmp_path / "onnx" / "model_quantized.onnx").graph.node}
+    assert any(name.endswith("_even_Mul") for name in names)
+    assert verify_bundle(tmp_path) == []
+
+
+def test_even_inputs_that_fail_a_gate_leave_the_file_that_passed(
+    small_student: Path, small_corpus: Path, small_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ruined(source: Path, target: Path, *given: Any, **options: Any) -> Coverage:
+        coverage = quantize_int8(source, target, *given, **options)
+        if source.suffix == ".even":
+            turned_over(target, (1, 3))
+        return coverage
+
+    monkeypatch.setattr(variants, "quantize_int8", ruined)
+    monkeypatch.setattr(shortlist, "_ENOUGH_AGREEMENT", 1.1)
+    monkeypatch.setattr("export.smoothing._WORTH", 2.0)
+    package(Trial(small_student, small_corpus, small_task, ExportSpec()), tmp_path, lineage={})
+    manifest = read_manifest(tmp_path)
+    evened = manifest.export["rewrites"][-1]
+    assert (evened["applied"], manifest.precision, manifest.export["kept_fp32"]) == (False, "int8", [])
+    assert all(gate.passed for gate in manifest.gates)
+    texts, _ = dev_of(small_corpus, small_task)
+    sides = [logits_of(tmp_path / "onnx" / name, tmp_path, texts) for name in ("model.onnx", "model_quantized.onnx")]
+    assert (sides[0].argmax(axis=1) == sides[1].argmax(axis=1)).mean() > 0.9

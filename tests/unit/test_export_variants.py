@@ -11,7 +11,7 @@ from export.fallback import layers_of, worst_first
 from export.graph import export_graph
 from export.metrics import softmax
 from export.plan import QUANTILES, texts_at_quantiles, time_variants
-from export.variants import EVEN_INPUTS, PRESET, VARIANTS, Material, build_variants, prepare
+from export.variants import EVEN_INPUTS, PRESET, VARIANTS, Material, build_variants, even_material, plain_material
 
 TEXTS = ["my parcel has not arrived", "the invoice is wrong", "these shoes run large", "hello", ""]
 
@@ -20,7 +20,7 @@ TEXTS = ["my parcel has not arrived", "the invoice is wrong", "these shoes run l
 def material(tiny_classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> Material:
     graph = tmp_path_factory.mktemp("variants") / "graph.onnx"
     export_graph(tiny_classifier, graph)
-    return prepare(tiny_classifier, graph, TEXTS)
+    return plain_material(tiny_classifier, graph, TEXTS)
 
 
 def _classifier(material: Material, path: Path) -> OnnxClassifier:
@@ -96,10 +96,11 @@ def test_the_layer_whose_int8_products_shift_the_answers_most_comes_first() -> N
 
 
 def test_a_graph_without_outliers_is_quantized_as_it_is(material: Material) -> None:
-    assert (material.even, material.evened.name, material.evened.applied) == (material.graph, EVEN_INPUTS, False)
-    assert material.evened.reason == "no product would gain enough"
+    found = even_material(material)
+    assert (found.source, found.evened.name, found.evened.applied) == (material.graph, EVEN_INPUTS, False)
+    assert found.evened.reason == "no product would gain enough"
 
 
-def test_a_text_of_more_tokens_than_the_student_takes_is_cut(tiny_classifier: Path, tmp_path: Path) -> None:
-    export_graph(tiny_classifier, tmp_path / "graph.onnx")
-    assert prepare(tiny_classifier, tmp_path / "graph.onnx", ["parcel " * 5000]).graph == tmp_path / "graph.onnx"
+def test_a_text_of_more_tokens_than_the_student_takes_is_cut(material: Material) -> None:
+    found = even_material(plain_material(material.checkpoint, material.graph, ["parcel " * 5000]))
+    assert found.evened.change == 0.0
