@@ -86,7 +86,12 @@ def read_places(student: StaticForSequenceClassification, shared: SharedRows) ->
 
 
 def find_shared(model: PreTrainedModel) -> SharedRows | None:
-    """Return which tokens of a finished checkpoint share a row, None where each has its own."""
+    """Return which tokens of a finished checkpoint share a row, None where each has its own.
+
+    A static student looks places up by itself: its ids are tokens before and after.
+    """
+    if isinstance(model, StaticForSequenceClassification):
+        return None
     table = np.ascontiguousarray(model.get_input_embeddings().weight.detach().numpy())
     as_bytes = table.view(np.dtype((np.void, table.itemsize * table.shape[1]))).ravel()
     owners, places = np.unique(as_bytes, return_index=True, return_inverse=True)[1:]
