@@ -131,6 +131,7 @@ def write_bundle(
         (target / name).write_bytes(content)
     _name_for_clients(target / "config.json")
     _limit_tokens(target / "tokenizer_config.json", manifest.max_tokens)
+    _close_up(target / "tokenizer.json")
     (target / "README.md").write_text(render_card(manifest, quality), encoding="utf-8")
     files = {name: _entry((target / name).read_bytes()) for name in sorted([*_names(target)])}
     finished = manifest.model_copy(update={"files": files})
@@ -263,6 +264,12 @@ def _limit_tokens(tokenizer_config: Path, max_tokens: int) -> None:
         content = json.loads(tokenizer_config.read_bytes())
         content["model_max_length"] = max_tokens
         tokenizer_config.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _close_up(tokenizer: Path) -> None:
+    """Leave out the white space between its tokens: a third of the bytes of a whole vocabulary."""
+    content = json.loads(tokenizer.read_bytes())
+    tokenizer.write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
 
 
 def _entry(content: bytes) -> FileEntry:

@@ -272,3 +272,12 @@ def test_thresholds_must_name_every_label() -> None:
     with pytest.raises(ValueError, match="different labels") as caught:
         BundleManifest(**DRAFT.model_dump() | {"thresholds": {"delivery": 0.5}})
     assert "thresholds" in str(caught.value)
+
+
+def test_the_tokenizer_of_a_bundle_has_no_white_space_between_its_tokens(tiny_bundle: Path, tiny_encoder: Path) -> None:
+    written, original = (
+        (folder / "tokenizer.json").read_text(encoding="utf-8") for folder in (tiny_bundle, tiny_encoder)
+    )
+    assert json.loads(written) == json.loads(original)
+    assert len(written) < len(original)
+    assert "\n" not in written
