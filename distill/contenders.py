@@ -5,7 +5,8 @@ torch is loaded only for a checkpoint.
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -58,6 +59,18 @@ def open_contender(path: Path, texts: Sequence[str]) -> Contender:
     answer_many = _open_classifier(path)
     threads = best_threads(lambda text: answer_many([text]), texts)
     return Contender("checkpoint", lambda text: answer_many([text]), answer_many, threads, threads)
+
+
+@contextmanager
+def same_threads_after() -> Iterator[None]:
+    """Give torch the number of threads back that it had: what is timed takes the best for itself."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def best_threads(answer: Answer, texts: Sequence[str]) -> int:

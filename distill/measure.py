@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from distill.contenders import Answer, best_threads
+from distill.contenders import Answer, best_threads, same_threads_after
 from distill.errors import CheckFailedError
 from distill.teach import LabelInputs
 from distill.timing import is_answered
@@ -45,10 +45,11 @@ def measure(bundle: Path, teacher: Path, inputs: LabelInputs, spec: BenchSpec, d
     texts = draw_texts(inputs.corpus, "test", students[shipped], spec.texts, inputs.seed)
     threads = dict.fromkeys(contenders, spec.threads)
     contenders[_CONTROL] = contenders[shipped]
-    if not is_bought(teacher) and (fitted := load_teacher(teacher)).parameters:
-        contenders["teacher"] = lambda text: fitted.label([text])
-        threads["teacher"] = best_threads(contenders["teacher"], texts)
-    samples = measure_interleaved(contenders, texts, spec.repeats, _WARMUP, inputs.seed)
+    with same_threads_after():
+        if not is_bought(teacher) and (fitted := load_teacher(teacher)).parameters:
+            contenders["teacher"] = lambda text: fitted.label([text])
+            threads["teacher"] = best_threads(contenders["teacher"], texts)
+        samples = measure_interleaved(contenders, texts, spec.repeats, _WARMUP, inputs.seed)
     tokens = [answer.tokens for answer in students[shipped].predict(texts)]
     speedup = paired_ratio(samples["teacher"], samples[shipped]) if "teacher" in samples else None
     control = paired_ratio(samples.pop(_CONTROL), samples[shipped])

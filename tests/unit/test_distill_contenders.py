@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-from distill.contenders import open_contender
+from distill.contenders import best_threads, open_contender, same_threads_after
 from distill.errors import InputError
 from export.runtime import Predictor
 from tests.conftest import LABELS
@@ -39,3 +40,11 @@ def test_a_fitted_teacher_is_a_checkpoint(small_teacher: Path) -> None:
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="found no bundle, teacher or classifier"):
         open_contender(tmp_path, TEXTS)
+
+
+def test_what_is_trained_after_a_measurement_has_the_threads_of_before() -> None:
+    before = torch.get_num_threads()
+    with same_threads_after():
+        best_threads(len, TEXTS)
+        torch.set_num_threads(before + 2)
+    assert torch.get_num_threads() == before
