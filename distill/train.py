@@ -20,6 +20,7 @@ from distill.losses import distillation_objective
 from distill.scores import dev_score
 from distill.spec import Part, TrainSpec
 from distill.trainer import DistillationTrainer
+from student.first_position import compute_first_position
 from student.model import Head, adopt_head, build_student, load_words, parameter_count
 from student.sharing import MOST_TOKENS, SharedRows, choose_owners, read_places, share_rows
 from student.spec import StudentKind, StudentSpec
@@ -59,7 +60,7 @@ class TrainInputs:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An untrained student with its tokenizer and what is known of its vocabulary.
+    """A student ready to be trained, its tokenizer, and what is known of its vocabulary.
 
     Where tokens share embedding rows, `model` has each row once and its token ids are places.
     """
@@ -173,6 +174,7 @@ def draft_student(inputs: TrainInputs, source: str, spec: StudentSpec, texts: Se
     if shared and isinstance(model, StaticForSequenceClassification):
         read_places(model, shared)
         shared = None
+    compute_first_position(model)
     return Draft(model, tokenizer, max_tokens, facts, shared)
 
 

@@ -10,6 +10,7 @@ from distill.scores import dev_score
 from distill.spec import TrainSpec, TuneSpec
 from distill.train import CHECKPOINTS, Draft, TrainInputs, last_score, read_metrics, save_student
 from distill.trainer import DistillationTrainer
+from student.first_position import compute_first_position
 from student.sharing import find_shared
 from teacher.corpus import read_part
 from teacher.finetune import Recipe, Run
@@ -43,6 +44,7 @@ def _open(student: Path) -> Draft:
     shared = find_shared(model)
     tokenizer = AutoTokenizer.from_pretrained(student)
     trainable = shared.shrink(model) if shared else model
+    compute_first_position(trainable)
     return Draft(trainable, tokenizer, metrics["max_tokens"], metrics["vocabulary"], shared)
 
 

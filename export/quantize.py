@@ -1,6 +1,6 @@
 """An fp32 ONNX graph as int8, in each of the ways that onnxruntime knows; no matrix product is left behind.
 
-U8 activations, S8 weights with one scale a channel, embedding tables as bytes.
+U8 activations, S8 weights with one scale a channel that no x86 processor saturates on, embedding tables as bytes.
 Knows nothing of what the model is for: `gate.py` judges the answers.
 """
 
@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, TensorProto, numpy_helper
 from onnxruntime.quantization import (
     CalibrationDataReader,
     QuantFormat,
@@ -22,9 +23,12 @@ from onnxruntime.quantization import (
 
 from export.coverage import Coverage, count_products, load_graph
 from export.errors import ExportError
+from export.saturation import round_without_saturation
 
 Feed = Mapping[str, NDArray[np.int64]]
 _PRODUCTS, _TABLES = ("MatMul", "Attention"), ("Gather", "EmbedLayerNormalization")
+_PRODUCTS_OF_BYTES, _PRODUCTS_OF_FLOATS = {"MatMulInteger", "QAttention"}, {"MatMul", "Gemm"}
+_TURNED = ("transB", 1)
 _FROM_GEMM = "_MatMul"  # what onnxruntime appends to the name of a Gemm that it rewrites
 
 
@@ -108,7 +112,10 @@ def _quantize(
     try:
         with quiet():
             write(model)
-        coverage, left = count_products(load_graph(target))
+        quantized = load_graph(target)
+        _round_again(quantized, load_graph(source))
+        onnx.save(quantized, target)
+        coverage, left = count_products(quantized)
     except Exception as error:  # the quantizer raises what numpy, onnx or an assertion raises
         target.unlink(missing_ok=True)
         raise ExportError(f"{source}: cannot be quantized to int8 ({error}); set export.precision to fp32") from error
@@ -120,6 +127,32 @@ def _quantize(
             "allow them by name or set export.precision to fp32"
         )
     return coverage
+
+
+def _round_again(model: ModelProto, source: ModelProto) -> None:
+    """Give int8 weights of products in `model` bytes and steps that do not saturate, from the floats of `source`."""
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    floats = {tensor.name: numpy_helper.to_array(tensor) for tensor in source.graph.initializer}
+    turned = {node.input[1] for node in source.graph.node for item in node.attribute if (item.name, item.i) == _TURNED}
+    for name, axis in _outputs_axes(model).items():
+        origin = name.removesuffix("_quantized")
+        weight = floats[origin]
+        # The dynamic quantizer writes a Gemm as a product of turned weights; the static one leaves both as they are.
+        is_turned = axis == 0 or origin in turned
+        rounded, steps = round_without_saturation(weight.T if is_turned else weight)
+        tensors[name].CopyFrom(numpy_helper.from_array(rounded.T.copy() if axis == 0 else rounded, name))
+        tensors[f"{origin}_scale"].CopyFrom(numpy_helper.from_array(steps, f"{origin}_scale"))
+
+
+def _outputs_axes(model: ModelProto) -> dict[str, int]:
+    """Return by name the int8 weights of products, and which of their two axes is that of the outputs."""
+    axes = {node.input[1]: 1 for node in model.graph.node if node.op_type in _PRODUCTS_OF_BYTES}
+    weights = {node.input[1] for node in model.graph.node if node.op_type in _PRODUCTS_OF_FLOATS}
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear" and node.output[0] in weights:
+            axes[node.input[0]] = next((item.i for item in node.attribute if item.name == "axis"), 1)
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return {name: axis for name, axis in axes.items() if name in stored}
 
 
 @contextlib.contextmanager
