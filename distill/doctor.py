@@ -36,7 +36,7 @@ def extra_for(module: str) -> str | None:
 def advise(found: Mapping[str, Any]) -> Iterator[str]:
     """Yield one sentence for each thing that slows this machine down or is not installed."""
     if not set(found["isa"]) & set(_INT8_FLAGS):
-        yield "no int8 dot-product instructions: the int8 student will hardly be faster than fp32 here"
+        yield "no int8 dot-product instructions: int8 gains a factor of about 2 over fp32 here, where VNNI gains 3 to 7"
     quota, cores = found["quota_cores"], found["cores"]
     if quota is not None and quota < cores:
         yield f"a CPU quota of {quota:g} of {cores} cores: start at most {max(1, int(quota))} workers"
