@@ -6,7 +6,7 @@ from pathlib import Path
 
 import student.static  # noqa: F401  (transformers opens a static student from here on)
 from distill.shortlist import Choice, Shortlist
-from distill.trial import Trial
+from distill.trial import Examined, Trial
 from export.bundle import BundleManifest, Precision, write_bundle
 from export.examples import EXAMPLES
 from export.graph import export_graph, prove_parity
@@ -32,6 +32,7 @@ def package(trial: Trial, directory: Path, *, lineage: dict[str, str]) -> None:
     choice = shortlist.choose(spec)
     rewrites.append(shortlist.evened)
     about = {"plan": spec.plan, "rewrites": [asdict(rewrite) for rewrite in rewrites], **_about(choice)}
+    files: dict[Precision, Examined] = {"fp32": shortlist.fp32, choice.precision: choice.shipped}
     manifest = BundleManifest(
         name=directory.parent.name,
         kind=task.kind.value,
@@ -47,9 +48,9 @@ def package(trial: Trial, directory: Path, *, lineage: dict[str, str]) -> None:
         scope=trial.scope(choice.shipped),
         lineage=dict(lineage),
         export=about,
+        answers={precision: trial.remember(examined) for precision, examined in files.items()},
     )
-    models: dict[Precision, Path] = {"fp32": shortlist.fp32.path}
-    models[choice.precision] = choice.shipped.path
+    models = {precision: examined.path for precision, examined in files.items()}
     bundle = directory / ".bundle"
     more = {} if spec.examples is None else {EXAMPLES: trial.examples(choice.shipped, spec.examples)}
     write_bundle(student, models, bundle, manifest, trial.test_quality(choice.shipped), more)

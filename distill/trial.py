@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
+from export.bundle import Remembered
 from export.classifier import PROBABILITIES, OnnxClassifier
 from export.coverage import Coverage, judge_coverage
 from export.examples import spell_examples
@@ -28,6 +29,7 @@ from teacher.corpus import iterate_part, read_part
 from teacher.task import Task, TaskKind
 
 _POOL_TEXTS = 1000  # unlabelled texts on which int8 is compared with fp32
+_REMEMBERED = 32
 Floats = NDArray[np.float32]
 
 
@@ -138,6 +140,15 @@ class Trial:
             return None
         is_right = row_scores(decode(kind.value, examined.dev[rows]), self.targets[rows]) > 0
         return fit_scope(familiarity(examined.dev[rows]), is_right, self.spec.scope.keep)
+
+    def remember(self, examined: Examined) -> tuple[Remembered, ...]:
+        """Return what one file answers to the names of its first labels, which are no text of anybody's."""
+        texts = [label.replace("_", " ") for label in self.task.labels[:_REMEMBERED]]
+        probs = probabilities(examined.classifier, texts)
+        return tuple(
+            Remembered(text=text, label=self.task.labels[row.argmax()], probability=float(row.max()))
+            for text, row in zip(texts, probs, strict=True)
+        )
 
     def examples(self, examined: Examined, most: int) -> bytes:
         """Return the bundle's file of at most so many gold texts, placed by what one file answers to them."""

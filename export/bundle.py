@@ -49,12 +49,23 @@ class FileEntry(BaseModel):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
+class Remembered(BaseModel):
+    """The most probable label of a text and its probability, as a file answered where it was made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    text: str
+    label: str
+    probability: float = Field(ge=0, le=1)
+
+
 class BundleManifest(BaseModel):
     """All that a loader must know beyond what Hugging Face writes; `labels` stand in the order of the logits.
 
     `thresholds` (by label name), `abstain` and `scope` were fitted on the file of `precision`, and so was
     `temperature`, by which logits still have to be divided: 1 where the files do that themselves and give
-    probabilities. `export` says how the files were made. `files` is every other file of the bundle by its POSIX path.
+    probabilities. `export` says how the files were made, `answers` what each of them said of some texts there.
+    `files` is every other file of the bundle by its POSIX path.
     `digest` is the seal of a manifest that was read: it names this version of the bundle.
     """
 
@@ -74,6 +85,7 @@ class BundleManifest(BaseModel):
     scope: Scope | None = None
     lineage: dict[str, JsonValue] = Field(default_factory=dict)
     export: dict[str, JsonValue] = Field(default_factory=dict)
+    answers: dict[Precision, tuple[Remembered, ...]] = Field(default_factory=dict)
     files: dict[str, FileEntry] = Field(default_factory=dict)
     digest: str = Field("", exclude=True)
 
@@ -94,6 +106,8 @@ class BundleManifest(BaseModel):
             raise ValueError("a label is named twice")
         if self.thresholds is not None and set(self.thresholds) != set(self.labels):
             raise ValueError("thresholds and labels name different labels")
+        if not {one.label for given in self.answers.values() for one in given} <= set(self.labels):
+            raise ValueError("an answer names a label that is none of the labels")
         return self
 
 

@@ -19,7 +19,7 @@ from export.coverage import Coverage
 from export.graph import export_graph
 from export.metrics import decode, softmax
 from export.quantize import quantize_int8
-from export.runtime import OnnxClassifier, Predictor
+from export.runtime import OnnxClassifier, Predictor, self_test
 from export.selective import certainty, fit_abstention
 from export.spec import AbstainSpec, ExportSpec
 from export.surgery import REWRITES
@@ -150,6 +150,18 @@ def test_the_bundle_answers_as_the_student_did(
         shares = np.exp((logits - logits.max()) / temperature)
         found = [fp32.predict(text)[0].probabilities[label] for label in read_manifest(small_bundle).labels]
         np.testing.assert_allclose(found, shares / shares.sum(), atol=1e-4)
+
+
+def test_the_bundle_remembers_what_each_file_answered_to_the_names_of_labels(
+    small_bundle: Path, small_task: Task
+) -> None:
+    answers = read_manifest(small_bundle).answers
+    names = [label.replace("_", " ") for label in small_task.labels]
+    assert {precision: [one.text for one in given] for precision, given in answers.items()} == {
+        "fp32": names,
+        "int8": names,
+    }
+    assert self_test(small_bundle) == []
 
 
 def test_a_failed_gate_ships_fp32_alone_and_keeps_the_verdict(

@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from export import classifier as classifier_module
 from export import sessions
-from export.bundle import MODEL_FILES, BundleManifest, Precision
+from export.bundle import MODEL_FILES, BundleManifest, Precision, Remembered
 from export.errors import BundleError, ExportError, TextTooLongError
 from export.head import finish_head
 from export.metrics import sigmoid, softmax
@@ -220,6 +220,25 @@ def test_an_answer_that_is_no_number_is_an_error(
 
 def test_a_sound_bundle_passes_its_self_test(make_bundle: Any) -> None:
     assert self_test(make_bundle()) == []
+
+
+@pytest.mark.parametrize(("shift", "problems"), [(0.01, 0), (0.05, 1)])
+def test_an_answer_far_from_the_one_remembered_is_a_problem(
+    tiny_bundle: Path, make_bundle: Any, shift: float, problems: int
+) -> None:
+    given = Predictor.load(tiny_bundle, "int8", deterministic=True).predict(TEXTS)
+    remembered = tuple(
+        Remembered(text=text, label=str(one.label), probability=one.probability - shift * (text == TEXTS[1]))
+        for text, one in zip(TEXTS, given, strict=True)
+    )
+    found = self_test(make_bundle(answers={"int8": remembered}))
+    assert len(found) == problems
+    assert all(problem.startswith(f"int8: {TEXTS[1]!r} is ") for problem in found)
+
+
+def test_an_answer_remembered_for_no_label_is_refused(make_bundle: Any) -> None:
+    with pytest.raises(ValueError, match="none of the labels"):
+        make_bundle(answers={"fp32": (Remembered(text="hello", label="nobody", probability=0.5),)})
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", MODEL_FILES["int8"]])
