@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
 
+from checkout import ROOT
 from lines import MeasureError
-from runs import ROOT, environment
+from runs import environment
 
 _FIND_PACKAGES = "import sysconfig; print(sysconfig.get_path('purelib'))"
 _VERSIONS = (

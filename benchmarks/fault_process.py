@@ -6,11 +6,9 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT))  # for `tests`, which is no installed package
+from checkout import ROOT
 
 
 class FaultProcess:

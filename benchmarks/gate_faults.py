@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import checkout  # noqa: F401  (for `tests`)
 from lines import Line
 
 from distill.conductor import silence_libraries

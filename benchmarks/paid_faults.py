@@ -10,7 +10,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from fault_process import ROOT, FaultProcess, fault_process
+from checkout import ROOT
+from fault_process import FaultProcess, fault_process
 from lines import Line
 
 from teacher.completion import Completion, Outcome

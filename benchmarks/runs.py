@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from checkout import ROOT
 from lines import MeasureError
 
 from distill.config import LoadedConfig, load_config
 from distill.pipeline import STAGES, pipeline_status
 from export.bundle import MODEL_FILES
 
-ROOT = Path(__file__).resolve().parent.parent
 _WARM_RUNS = 3
 _SHIPPED = (MODEL_FILES["int8"], "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
 _SHARED = ("corpus", "teacher", "labels", "audit")  # by students that differ in their seed

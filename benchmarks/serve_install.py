@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from checkout import ROOT
 from lines import MeasureError
-from runs import ROOT, environment
+from runs import environment
 
 RESTARTS = 5
 _TRAINING_PACKAGES = ("torch", "transformers", "datasets")

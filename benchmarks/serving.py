@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from checkout import ROOT
 from lines import MeasureError
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -18,9 +19,6 @@ from export.bundle import BundleManifest, Precision, write_bundle
 from export.graph import export_graph
 from export.head import finish_head
 from export.quantize import quantize_int8
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT))  # for `tests`, which is no installed package
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from checkout import ROOT
 from lines import MeasureError
 from numpy.typing import NDArray
-from runs import ROOT
 
 _BLOCK_TEXTS = 20  # as in export.bench, whose paired_ratio draws blocks of that many
 _PROGRAM = Path(__file__).with_name("answering.py")
