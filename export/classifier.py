@@ -19,6 +19,8 @@ from export.errors import BundleError, ExportError
 from export.sessions import SessionPool, open_session, shrinking
 
 LOGITS, PROBABILITIES = "logits", "probabilities"
+BOTH = "both"  # logits and behind them, in the same row, probabilities
+_NAMES = {LOGITS: [LOGITS], PROBABILITIES: [PROBABILITIES], BOTH: [LOGITS, PROBABILITIES]}
 _BATCH_TOKENS = 512
 _SHRINK_ABOVE_TOKENS = 1024  # a longer call would keep its scratch memory for ever
 _PAD_TOKENS = ("[PAD]", "<pad>")
@@ -86,7 +88,7 @@ class OnnxClassifier:
         return [self.encode(text) for text in texts]
 
     def run_one(self, encoding: Encoding, output: str = LOGITS) -> Answers:
-        """Return one output (labels,) of one encoded text, run alone on the threads of this classifier."""
+        """Return an output (labels,) of one encoded text, run alone on the threads of this classifier."""
         answer: Answers = _run(self._session, output, self._alone(encoding))[0]
         return answer
 
@@ -145,10 +147,10 @@ def _run(session: InferenceSession, output: str, batch: _Batch) -> Answers:
     ids, mask = batch
     options = shrinking() if ids.size > _SHRINK_ABOVE_TOKENS else None
     try:
-        answers: Answers = session.run([output], {"input_ids": ids, "attention_mask": mask}, options)[0]
+        found: list[Answers] = session.run(_NAMES[output], {"input_ids": ids, "attention_mask": mask}, options)
     except Exception as error:  # onnxruntime's errors have no common base
         raise ExportError(f"no answer at shape {ids.shape} ({error}); check that max_tokens fits the model") from error
-    return answers
+    return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
 
 
 def _batches(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.intp]]:

@@ -39,7 +39,7 @@ async def explain(service: Service, request: Request) -> Response:
     read = text[: spans[-1][1]] if spans else ""  # behind it the text was cut, and must not slip in
     variants = [read[:start] + read[end:] for start, end in spans]
     job = service.scheduler.submit(model, [whole, *_encode(model, variants)], request.deadline(None))
-    logits = await job.done
+    logits, _ = await job.done
     column = int(logits[0].argmax()) if label is None else labels.index(label)
     odds = log_odds(logits, column, model.manifest.kind, model.manifest.temperature)
     examples = model.predictor.examples

@@ -105,7 +105,7 @@ def load_model(name: str, folder: Path) -> ServedModel:
         raise BundleError(f"{folder}: {'; '.join(problems)}")
     predictor = Predictor.load(folder)
     sample = predictor.encode(["a text " * predictor.manifest.max_tokens], too_long="truncate")[0]
-    predictor.decide([sample], predictor.run([sample]))
+    predictor.decide([sample], predictor.run([sample]).probs)
 
     def run(rows: int, tokens: int) -> object:
         return predictor.run([_cut(sample, tokens)] * rows)

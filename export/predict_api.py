@@ -57,7 +57,7 @@ def answer_headers(request: Request, answered: Answered) -> dict[str, str]:
 
 def _shape(answer: Answer, answered: Answered, raw_scores: bool, details: bool) -> Any:
     labels = answered.model.manifest.labels
-    scores = answer.logits if raw_scores else answer.prediction.scores
+    scores = answer.logits.tolist() if raw_scores else answer.prediction.scores
     ranked = sorted(range(len(labels)), key=scores.__getitem__, reverse=True)
     listed = [{"score": scores[index], "label": labels[index]} for index in ranked]
     if not details:

@@ -7,20 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding
 
 from export.bundle import MODEL_FILES, BundleManifest, Precision, read_listed, read_manifest, refuse_strangers
-from export.classifier import LOGITS, PROBABILITIES, OnnxClassifier
+from export.classifier import BOTH, LOGITS, PROBABILITIES, OnnxClassifier
 from export.errors import BundleError, ExportError, TextTooLongError
 from export.examples import EXAMPLES, Examples, read_examples
 from export.metrics import ACTIVATIONS, decode
 from export.scope import familiarity
 
-__all__ = ["OnnxClassifier", "Prediction", "Predictor", "self_test"]
+__all__ = ["OnnxClassifier", "Outputs", "Prediction", "Predictor", "self_test"]
 
 Floats = NDArray[np.float32]
 TooLong = Literal["truncate", "refuse"]
@@ -71,6 +71,13 @@ class Prediction:
         return None if found is None or self._least_familiar is None else found >= self._least_familiar
 
 
+class Outputs(NamedTuple):
+    """What the model gives for texts, each (texts, labels)."""
+
+    logits: Floats
+    probs: Floats
+
+
 class Predictor:
     """A bundle that answers texts with labels; safe to share between threads."""
 
@@ -99,7 +106,7 @@ class Predictor:
                 f"{len(manifest.labels)} labels; export the bundle again"
             )
         # Bundles of before the temperature went into the graph have a temperature here and end with logits.
-        self._output = PROBABILITIES if classifier.has_probabilities and manifest.temperature == 1 else LOGITS
+        self._has_probs = classifier.has_probabilities and manifest.temperature == 1
 
     @classmethod
     def load(
@@ -135,9 +142,8 @@ class Predictor:
         Unicode or an answer that is no number.
         """
         encodings = self.encode([texts] if isinstance(texts, str) else texts)
-        answers = self._run(encodings, self._output)
-        probs = answers if self._output == PROBABILITIES else self._probabilities(answers)
-        return [*map(self._prediction, encodings, probs)]
+        probs = self._run(encodings, PROBABILITIES) if self._has_probs else self.run(encodings).probs
+        return self.decide(encodings, probs)
 
     def encode(self, texts: Sequence[str], too_long: TooLong | None = None) -> list[Encoding]:
         """Return the tokens of each text; `too_long` stands in for what the bundle says of long texts.
@@ -149,19 +155,23 @@ class Predictor:
             self._refuse_long(encodings)
         return encodings
 
-    def run(self, encodings: Sequence[Encoding]) -> Floats:
-        """Return logits (texts, labels); a single text is run alone and unpadded.
+    def run(self, encodings: Sequence[Encoding]) -> Outputs:
+        """Return logits and probabilities; a single text is run alone and unpadded.
 
         Raises ExportError on an answer that is no number.
         """
-        logits = self._run(encodings, LOGITS)
+        found = self._run(encodings, BOTH if self._has_probs else LOGITS)
+        labels = len(self.manifest.labels)
+        logits = found[:, :labels]
         if not np.isfinite(logits).all():
             raise ExportError(_NOT_A_NUMBER)
-        return logits
+        if self._has_probs:
+            return Outputs(logits, found[:, labels:])
+        return Outputs(logits, ACTIVATIONS[self.manifest.kind](logits / self.manifest.temperature))
 
-    def decide(self, encodings: Sequence[Encoding], logits: Floats) -> list[Prediction]:
-        """Return the answers that logits (texts, labels) stand for."""
-        return [*map(self._prediction, encodings, self._probabilities(logits))]
+    def decide(self, encodings: Sequence[Encoding], probs: Floats) -> list[Prediction]:
+        """Return the answers that probabilities (texts, labels) stand for; raise ExportError where one is no number."""
+        return [*map(self._prediction, encodings, probs)]
 
     def _run(self, encodings: Sequence[Encoding], output: str) -> Floats:
         if self._is_deterministic:
@@ -169,9 +179,6 @@ class Predictor:
         if len(encodings) == 1:
             return self._classifier.run_one(encodings[0], output)[None]
         return self._classifier.run_many(encodings, output)
-
-    def _probabilities(self, logits: Floats) -> Floats:
-        return ACTIVATIONS[self.manifest.kind](logits / self.manifest.temperature)
 
     def _refuse_long(self, encodings: Sequence[Encoding]) -> None:
         for index, encoding in enumerate(encodings):

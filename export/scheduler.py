@@ -15,17 +15,16 @@ from heapq import heappop, heappush
 from math import ceil, inf
 
 import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Encoding
 
 from export.errors import ExportError
 from export.models import ServedModel
+from export.runtime import Outputs
 from export.serve_errors import RequestError
 
 PATIENCE = 4.0
 _MOST_TOGETHER = 16
 _REMEMBERED = 20  # about so many requests say what a typical one costs
-_Logits = NDArray[np.float32]
 
 
 @dataclass(slots=True, order=True)
@@ -39,9 +38,9 @@ class Job:
     deadline: float | None = field(compare=False)
     arrived: float = field(compare=False)
     left_seconds: float = field(compare=False)
-    done: "asyncio.Future[_Logits]" = field(compare=False)
+    done: "asyncio.Future[Outputs]" = field(compare=False)
     finished: int = field(compare=False, default=0)
-    pieces: list[_Logits] = field(compare=False, default_factory=list)
+    pieces: list[Outputs] = field(compare=False, default_factory=list)
     started: float = field(compare=False, default=0.0)
     ended: float = field(compare=False, default=0.0)
 
@@ -85,12 +84,12 @@ class Scheduler:
             self._refuse(self._wait(inf))
 
     def submit(self, model: ServedModel, encodings: Sequence[Encoding], deadline: float | None) -> Job:
-        """Queue the texts of one request; the job's `done` will hold logits (texts, labels) or a RequestError.
+        """Queue the texts of one request; the job's `done` will hold their outputs or a RequestError.
 
         Raises RequestError when the queue is full or the wait is predicted to be too long.
         """
         now = time.perf_counter()
-        cost = sum(model.cost.alone(len(encoding.ids)) for encoding in encodings)
+        cost = sum(model.cost.alone(len(encoding)) for encoding in encodings)
         place = now + PATIENCE * cost
         wait = self._wait(place)
         if wait > self._max_wait:
@@ -99,7 +98,7 @@ class Scheduler:
             raise RequestError("timeout", f"the answer is {1000 * (wait + cost):.0f} ms away, later than x-timeout-ms")
         self._count += 1
         self._typical_cost += (cost - self._typical_cost) / min(self._count, _REMEMBERED)
-        done: asyncio.Future[_Logits] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[Outputs] = asyncio.get_running_loop().create_future()
         job = Job(place, self._count, model, encodings, deadline, now, cost, done)
         heappush(self._heap, job)
         self._waiting_texts += len(encodings)
@@ -155,7 +154,7 @@ class Scheduler:
             heappush(self._heap, job)
         else:
             job.ended = time.perf_counter()
-            job.done.set_result(job.pieces[0] if len(job.pieces) == 1 else np.concatenate(job.pieces))
+            job.done.set_result(_joined(job.pieces))
 
     def _choose(self, model: ServedModel, rest: Sequence[Encoding]) -> Sequence[Encoding]:
         """Return the texts to run now: one, or the next few together where that is predicted to be sooner."""
@@ -168,3 +167,7 @@ class Scheduler:
     def _refuse_late(self, job: Job) -> None:
         if job.deadline is not None and time.perf_counter() + job.left_seconds > job.deadline:
             raise RequestError("timeout", f"{len(job.rest)} of {len(job.encodings)} texts would be late: x-timeout-ms")
+
+
+def _joined(pieces: Sequence[Outputs]) -> Outputs:
+    return pieces[0] if len(pieces) == 1 else Outputs(*map(np.concatenate, zip(*pieces, strict=True)))

@@ -7,6 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from export.models import ServedModel
 from export.runtime import Prediction
 from export.serve_settings import ServeSettings
@@ -28,7 +31,7 @@ class Answer:
 
     text: str
     prediction: Prediction
-    logits: Sequence[float]
+    logits: NDArray[np.float32] = field(compare=False)  # (labels,)
     source: Source = "student"
     certainty: float | None = None
     is_strange: bool = False

@@ -119,10 +119,10 @@ class Service:
         return Answered(model, answers, stages)
 
     async def _finish(self, job: Job, texts: Sequence[str], stages: Stages) -> Sequence[Answer]:
-        logits = await job.done
+        logits, probs = await job.done
         stages.queue, stages.run = job.started - job.arrived, job.ended - job.started
-        predictions = job.model.predictor.decide(job.encodings, logits)
-        answers: Sequence[Answer] = [Answer(*row) for row in zip(texts, predictions, logits.tolist(), strict=True)]
+        predictions = job.model.predictor.decide(job.encodings, probs)
+        answers: Sequence[Answer] = [*map(Answer, texts, predictions, logits)]
         if self.hooks.decide is not None:
             started = time.perf_counter()
             answers = await self.hooks.decide(job.model, answers, job.deadline)

@@ -31,7 +31,7 @@ OUTPUTS: dict[str, tuple[str, bool, Callable[[Answer], Any]]] = {
     "tokens": ("INT32", False, lambda answer: answer.prediction.tokens),
     "source": ("BYTES", False, lambda answer: answer.source),
     "probabilities": ("FP32", True, lambda answer: answer.prediction.scores),
-    "logits": ("FP32", True, lambda answer: answer.logits),
+    "logits": ("FP32", True, lambda answer: answer.logits.tolist()),
     "decided": ("BOOL", True, _decided),
 }
 _WITHOUT_ASKING = ("label", "probability", "truncated", "tokens")

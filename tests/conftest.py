@@ -156,7 +156,7 @@ def showing_bundle(
     folder: Path = tmp_path_factory.mktemp("showing")
     predictor = Predictor.load(tiny_bundle)
     texts = ["my parcel is late again", '<img src=x onerror="document.title=1"> my card', "the hat"]
-    alone = [predictor.run(predictor.encode([text]))[0] for text in texts]  # as a server asks
+    alone = [predictor.run(predictor.encode([text])).logits[0] for text in texts]  # as a server asks
     answers = spell_examples(texts, LABELS, np.stack(alone))
     manifest = read_manifest(tiny_bundle).model_copy(update={"files": {}})
     write_bundle(tiny_classifier, tiny_models, folder, manifest, {}, {EXAMPLES: answers})

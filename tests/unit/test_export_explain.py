@@ -27,7 +27,7 @@ def test_a_word_contributes_what_the_log_odds_lose_without_it(tiny_bundle: Path)
     predictor = Predictor.load(tiny_bundle)
 
     def odds(text: str) -> float:
-        scaled = predictor.run(predictor.encode([text]))[0].astype(np.float64)
+        scaled = predictor.run(predictor.encode([text])).logits[0].astype(np.float64)
         return float(scaled[1] - logsumexp(scaled[[0, 2]]))
 
     assert status == 200

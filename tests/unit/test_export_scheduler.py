@@ -42,9 +42,10 @@ def roomy(batching: bool = False) -> Scheduler:
 def test_an_answer_is_that_of_the_text_run_alone_whatever_else_waits(model: ServedModel) -> None:
     scheduler = roomy()
     jobs = run(scheduler, lambda: [submit(scheduler, model, SHORT, LONG), submit(scheduler, model, LONG)])
-    alone = [model.predictor.run(model.predictor.encode([text]))[0] for text in (SHORT, LONG)]
-    assert np.array_equal(jobs[0].done.result(), alone)
-    assert np.array_equal(jobs[1].done.result()[0], alone[1])
+    alone = [model.predictor.run(model.predictor.encode([text])) for text in (SHORT, LONG)]
+    for found, wanted in zip(jobs[0].done.result(), zip(*alone, strict=True), strict=True):
+        assert np.array_equal(found, np.concatenate(wanted))
+    assert all(map(np.array_equal, jobs[1].done.result(), alone[1]))
 
 
 def test_a_short_request_passes_a_long_one_that_came_just_before(model: ServedModel) -> None:
@@ -76,7 +77,7 @@ def test_a_request_whose_wait_is_predicted_too_long_is_refused_with_a_time_to_co
         assert (refused.value.status, refused.value.headers) == (429, {"retry-after": "1"})
         return jobs
 
-    assert all(job.done.result().shape == (1, 3) for job in run(scheduler, work))
+    assert all(job.done.result().probs.shape == (1, 3) for job in run(scheduler, work))
     assert not scheduler.is_full()
 
 
@@ -136,7 +137,7 @@ def test_what_nobody_waits_for_any_more_is_not_run(model: ServedModel) -> None:
 def test_texts_of_a_request_share_a_run_only_when_asked_to(model: ServedModel, batching: bool, pieces: int) -> None:
     scheduler = roomy(batching)
     (job,) = run(scheduler, lambda: [submit(scheduler, model, *[SHORT, LONG] * 3)])
-    assert (len(job.pieces), job.done.result().shape) == (pieces, (6, 3))
+    assert (len(job.pieces), job.done.result().probs.shape) == (pieces, (6, 3))
 
 
 def test_a_model_that_fails_is_told_as_503_and_the_next_request_runs(
@@ -153,4 +154,4 @@ def test_a_model_that_fails_is_told_as_503_and_the_next_request_runs(
     assert isinstance(error, RequestError)
     assert (error.status, scheduler.waiting_texts) == (503, 0)
     (after,) = run(scheduler, lambda: [submit(scheduler, model, SHORT)])
-    assert after.done.result().shape == (1, 3)
+    assert after.done.result().probs.shape == (1, 3)
