@@ -12,7 +12,7 @@ import sys
 import traceback
 from types import FrameType
 
-import typer
+import click
 
 from distill.commands import app
 from distill.doctor import extra_for
@@ -40,7 +40,7 @@ def run(arguments: list[str]) -> int:
     rest = [each for index, each in enumerate(arguments) if each != "--debug" or index > end_of_options]
     try:
         code = app(rest, prog_name="distill", standalone_mode=False) or 0
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, click.Abort):
         code = _INTERRUPTED
     except Exception as error:
         if debug:
@@ -62,7 +62,7 @@ def judge(error: Exception) -> tuple[int, str]:
         return 1, f"error: {_explain_os_error(error)}"
     if isinstance(error, ModuleNotFoundError) and (extra := extra_for(error.name or "")):
         return 1, f"error: {error.name} is not installed; pip install 'potstill[{extra}]'"
-    if hasattr(error, "format_message"):  # what typer raises for wrong arguments
+    if hasattr(error, "format_message"):  # what click raises for wrong arguments
         return 2, f"error: {error.format_message()} (see: distill --help)"
     kind, text = type(error).__name__, " ".join(str(error).split())
     return (

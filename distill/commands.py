@@ -4,12 +4,11 @@ Knows no machine learning and imports none at the start, so that `check` and a c
 """
 
 import json
-from collections.abc import Sequence
-from enum import StrEnum
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any, Literal
 
-import typer
+import click
 
 from distill.errors import CheckFailedError, ConfigError, InputError
 from distill.progress import make_reporter
@@ -19,53 +18,40 @@ from teacher.processes import is_first_process
 if TYPE_CHECKING:
     from distill.config import LoadedConfig
 
-app = typer.Typer(
-    name="distill",
+Decorator = Callable[[Any], Any]
+_PATH = click.Path(path_type=Path)
+
+app = click.Group(
+    "distill",
     help="Distil a large teacher into a small student that answers on a CPU in about a millisecond.",
     epilog="Every command takes --debug, which shows the traceback of an error.",
-    add_completion=False,
-    rich_markup_mode=None,
+    no_args_is_help=False,  # a missing command is wrong use like any other
 )
-prompt_app = typer.Typer(help="Work on a teacher's prompt.", rich_markup_mode=None, no_args_is_help=True)
-app.add_typer(prompt_app, name="prompt")
-app.command()(serve)
+prompt_app = click.Group("prompt", help="Work on a teacher's prompt.", no_args_is_help=False)
+app.add_command(prompt_app)
+app.add_command(serve)
+
+with_config = click.argument("config", metavar="CONFIG", type=_PATH, help="a config file")
+with_target = click.argument("target", metavar="CONFIG|BUNDLE", type=_PATH, help="a config file or a bundle directory")
+with_bundle = click.argument("bundle", metavar="BUNDLE", type=_PATH, help="a bundle directory")
+with_overrides = click.argument(
+    "overrides", metavar="[KEY=VALUE]...", nargs=-1, help="such as train.epochs=4; beats the file"
+)
 
 
-class LogFormat(StrEnum):
-    """How progress is written; without the option: a live bar on a terminal, else plain lines."""
-
-    PLAIN = "plain"
-    JSON = "json"
+def _option(name: str, text: str, **more: Any) -> Decorator:
+    return click.option(name, help=text, show_default=more.get("default") is not None, **more)
 
 
-class Layout(StrEnum):
-    """How an exported student is laid out on disk."""
-
-    BUNDLE = "bundle"
-    TRITON = "triton"
-
-
-class Load(StrEnum):
-    """Who sends the queries of a speed report."""
-
-    OWN = "own"
-    LOADGEN = "loadgen"
-
-
-ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="a config file")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="such as train.epochs=4; beats the file")
-]
-Runs = Annotated[Path, typer.Option(help="the folder that holds one directory a run")]
-Log = Annotated[LogFormat | None, typer.Option("--log-format", help="plain or json lines instead of a live bar")]
-Budget = Annotated[
-    float | None,
-    typer.Option(min=0, help="the most, in USD, that this run may ever have paid for answers; it stops before more"),
-]
-Target = Annotated[Path, typer.Argument(metavar="CONFIG|BUNDLE", help="a config file or a bundle directory")]
-Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="a bundle directory")]
-Input = Annotated[Path | None, typer.Option("--input", help="a .csv, .tsv, .jsonl, .txt or .parquet file")]
-Column = Annotated[str, typer.Option(help="the column of --input that holds the texts")]
+with_runs = _option("--runs", "the folder that holds one directory a run", type=_PATH, default=Path("runs"))
+with_log = _option("--log-format", "plain or json lines instead of a live bar", type=click.Choice(["plain", "json"]))
+with_budget = _option(
+    "--budget-usd",
+    "the most, in USD, that this run may ever have paid for answers; it stops before more",
+    type=click.FloatRange(min=0),
+)
+with_input = click.option("--input", "input_file", type=_PATH, help="a .csv, .tsv, .jsonl, .txt or .parquet file")
+with_column = _option("--column", "the column of --input that holds the texts", default="text")
 
 _STAGE_COMMANDS = {
     "run": (None, "Run every stage that is not done: from the corpus to the report."),
@@ -82,11 +68,11 @@ def _run_stages(
 
     directory = run_pipeline(loaded, runs=runs, until=until, reporter=make_reporter(log), budget_usd=budget_usd)
     if is_first_process():
-        typer.echo(directory)
+        click.echo(directory)
     return directory
 
 
-def _is_bundle(target: Path, overrides: Sequence[str] | None) -> bool:
+def _is_bundle(target: Path, overrides: Sequence[str]) -> bool:
     """Say whether `target` is a bundle rather than a config; raise InputError when a bundle comes with overrides."""
     if not (target / "potstill.json").is_file():
         return False
@@ -95,20 +81,21 @@ def _is_bundle(target: Path, overrides: Sequence[str] | None) -> bool:
     return True
 
 
-def _load(config: Path, overrides: Sequence[str] | None) -> "LoadedConfig":
+def _load(config: Path, overrides: Sequence[str]) -> "LoadedConfig":
     from distill.config import load_config
 
-    return load_config(config, overrides or ())
+    return load_config(config, overrides)
 
 
 def _add_stage_command(name: str, until: str | None, text: str) -> None:
     @app.command(name, help=text)
+    @with_config
+    @with_overrides
+    @with_runs
+    @with_budget
+    @with_log
     def command(
-        config: ConfigFile,
-        overrides: Overrides = None,
-        runs: Runs = Path("runs"),
-        budget_usd: Budget = None,
-        log_format: Log = None,
+        config: Path, overrides: Sequence[str], runs: Path, budget_usd: float | None, log_format: str | None
     ) -> None:
         _run_stages(_load(config, overrides), runs, until, log_format, budget_usd)
 
@@ -118,39 +105,47 @@ for _name, (_until, _text) in _STAGE_COMMANDS.items():
 
 
 @app.command()
+@with_target
+@with_overrides
+@with_runs
+@_option(
+    "--layout",
+    "triton: also write a model repository, triton/ beside the bundle",
+    type=click.Choice(["bundle", "triton"]),
+    default="bundle",
+)
+@with_budget
+@with_log
 def export(
-    target: Target,
-    overrides: Overrides = None,
-    runs: Runs = Path("runs"),
-    layout: Annotated[
-        Layout, typer.Option(help="triton: also write a model repository, triton/ beside the bundle")
-    ] = Layout.BUNDLE,
-    budget_usd: Budget = None,
-    log_format: Log = None,
+    target: Path, overrides: Sequence[str], runs: Path, layout: str, budget_usd: float | None, log_format: str | None
 ) -> None:
     """Export the student to ONNX, and what that lacks before it; or lay out a finished bundle for a server."""
     bundle = target
     if _is_bundle(target, overrides):
-        if layout is Layout.BUNDLE:
+        if layout == "bundle":
             raise InputError(f"{target} is a bundle already; wanted a config, or --layout triton")
     else:
         bundle = _run_stages(_load(target, overrides), runs, "export", log_format, budget_usd) / "bundle"
-    if layout is Layout.TRITON and is_first_process():
+    if layout == "triton" and is_first_process():
         from export.triton import write_triton
 
-        typer.echo(write_triton(bundle, bundle.parent / "triton"))
+        click.echo(write_triton(bundle, bundle.parent / "triton"))
 
 
 @app.command()
+@with_config
+@with_overrides
+@with_runs
+@_option("--dry-run", "ask only so many rows, keep their answers, and price the rest", type=int, metavar="ROWS")
+@with_budget
+@with_log
 def label(
-    config: ConfigFile,
-    overrides: Overrides = None,
-    runs: Runs = Path("runs"),
-    dry_run: Annotated[
-        int | None, typer.Option(metavar="ROWS", help="ask only so many rows, keep their answers, and price the rest")
-    ] = None,
-    budget_usd: Budget = None,
-    log_format: Log = None,
+    config: Path,
+    overrides: Sequence[str],
+    runs: Path,
+    dry_run: int | None,
+    budget_usd: float | None,
+    log_format: str | None,
 ) -> None:
     """Prepare the corpus and the teacher, and label the pool; with --dry-run, say what that will cost."""
     loaded = _load(config, overrides)
@@ -160,20 +155,24 @@ def label(
     from distill.pricing import price_labelling
 
     for line in price_labelling(loaded, dry_run, runs=runs, reporter=make_reporter(log_format), budget_usd=budget_usd):
-        typer.echo(line)
+        click.echo(line)
 
 
 @prompt_app.command("search")
+@with_config
+@with_overrides
+@click.option(
+    "--try",
+    "tries",
+    metavar="FIELD=VALUE,VALUE",
+    multiple=True,
+    help="values of a prompt's field, such as examples=0,4,16",
+)
+@_option("--rows", "dev rows that the best prompts answer", type=click.IntRange(min=2), default=200)
+@with_runs
+@with_budget
 def search_prompts(
-    config: ConfigFile,
-    overrides: Overrides = None,
-    tries: Annotated[
-        list[str] | None,
-        typer.Option("--try", metavar="FIELD=VALUE,VALUE", help="values of a prompt's field, such as examples=0,4,16"),
-    ] = None,
-    rows: Annotated[int, typer.Option(min=2, help="dev rows that the best prompts answer")] = 200,
-    runs: Runs = Path("runs"),
-    budget_usd: Budget = None,
+    config: Path, overrides: Sequence[str], tries: Sequence[str], rows: int, runs: Path, budget_usd: float | None
 ) -> None:
     """Try prompts on dev: templates x examples x retrieval, and print how they stand and what to write for the best.
 
@@ -182,21 +181,28 @@ def search_prompts(
     from distill.prompt_trials import search_config
 
     loaded = _load(config, overrides)
-    for line in search_config(loaded, tries or (), rows, runs=runs, reporter=make_reporter(), budget_usd=budget_usd):
-        typer.echo(line)
+    for line in search_config(loaded, tries, rows, runs=runs, reporter=make_reporter(), budget_usd=budget_usd):
+        click.echo(line)
 
 
 @app.command("search")
+@with_config
+@with_overrides
+@_option("--p50-ms", "the most that one answer may take at the median, in ms", type=float, required=True)
+@_option(
+    "--max-gap", "the most points of the task's metric that it may be below its teacher", type=float, required=True
+)
+@with_runs
+@with_budget
+@with_log
 def search_students(  # noqa: PLR0913, PLR0917 - each is an option of the command line
-    config: ConfigFile,
-    p50_ms: Annotated[float, typer.Option("--p50-ms", help="the most that one answer may take at the median, in ms")],
-    max_gap: Annotated[
-        float, typer.Option("--max-gap", help="the most points of the task's metric that it may be below its teacher")
-    ],
-    overrides: Overrides = None,
-    runs: Runs = Path("runs"),
-    budget_usd: Budget = None,
-    log_format: Log = None,
+    config: Path,
+    overrides: Sequence[str],
+    p50_ms: float,
+    max_gap: float,
+    runs: Path,
+    budget_usd: float | None,
+    log_format: str | None,
 ) -> None:
     """Find the smallest student that holds both lines on this machine, and make the run that of it."""
     from distill.choice import Lines
@@ -204,8 +210,8 @@ def search_students(  # noqa: PLR0913, PLR0917 - each is an option of the comman
 
     loaded, lines = _load(config, overrides), Lines(p50_ms, max_gap / 100)
     found = search(loaded, lines, runs=runs, reporter=make_reporter(log_format), budget_usd=budget_usd)
-    for line in spell(found, config, overrides or (), runs):
-        typer.echo(line)
+    for line in spell(found, config, overrides, runs):
+        click.echo(line)
     if found.failure:
         raise CheckFailedError(found.failure)
 
@@ -225,19 +231,27 @@ def _check_bought(loaded: "LoadedConfig", runs: Path) -> None:
 
 
 @app.command()
+@with_target
+@with_overrides
+@with_runs
+@with_input
+@with_column
+@click.option("--full", is_flag=True, help="write the speed report of a bundle: all scenarios")
+@_option("--against", "with --full: another bundle, a teacher or a checkpoint, measured in turn", type=_PATH)
+@_option("--generator", "with --full: who makes the load", type=click.Choice(["own", "loadgen"]), default="own")
+@_option("--seconds", "with --full: the most seconds of a scenario", type=click.FloatRange(min=0.1), default=20.0)
+@with_log
 def bench(  # noqa: PLR0913, PLR0917 - each is an option of the command line
-    target: Target,
-    overrides: Overrides = None,
-    runs: Runs = Path("runs"),
-    input_file: Input = None,
-    column: Column = "text",
-    full: Annotated[bool, typer.Option("--full", help="write the speed report of a bundle: all scenarios")] = False,
-    against: Annotated[
-        Path | None, typer.Option(help="with --full: another bundle, a teacher or a checkpoint, measured in turn")
-    ] = None,
-    generator: Annotated[Load, typer.Option(help="with --full: who makes the load")] = Load.OWN,
-    seconds: Annotated[float, typer.Option(min=0.1, help="with --full: the most seconds of a scenario")] = 20.0,
-    log_format: Log = None,
+    target: Path,
+    overrides: Sequence[str],
+    runs: Path,
+    input_file: Path | None,
+    column: str,
+    full: bool,
+    against: Path | None,
+    generator: Literal["own", "loadgen"],
+    seconds: float,
+    log_format: str | None,
 ) -> None:
     """Measure the speed of a run's student, or of a finished bundle alone (on the texts of --input)."""
     if not _is_bundle(target, overrides):
@@ -253,41 +267,44 @@ def bench(  # noqa: PLR0913, PLR0917 - each is an option of the command line
         from distill.speed import write_speed_report
         from distill.speed_process import SpeedPlan
 
-        plan = SpeedPlan(seconds=seconds, generator=generator.value)
+        plan = SpeedPlan(seconds=seconds, generator=generator)
         texts = bench_texts(input_file, column)
-        typer.echo(write_speed_report(target, against, texts, plan, make_reporter(log_format)))
+        click.echo(write_speed_report(target, against, texts, plan, make_reporter(log_format)))
         return
     if against is not None:
         raise InputError("found --against without --full, wanted both")
-    typer.echo(json.dumps(time_bundle(target, input_file, column), indent=2))
+    click.echo(json.dumps(time_bundle(target, input_file, column), indent=2))
 
 
 @app.command()
-def status(config: ConfigFile, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
+@with_config
+@with_overrides
+@with_runs
+def status(config: Path, overrides: Sequence[str], runs: Path) -> None:
     """Show each stage of a run: done, stale (and which field made it so) or missing."""
     from distill.config import load_config
     from distill.pipeline import pipeline_status
 
-    for stage in pipeline_status(load_config(config, overrides or ()), runs):
-        typer.echo(f"{stage.name:<10} {stage.state:<8} {stage.reason or ''}".rstrip())
+    for stage in pipeline_status(load_config(config, overrides), runs):
+        click.echo(f"{stage.name:<10} {stage.state:<8} {stage.reason or ''}".rstrip())
 
 
 @app.command()
-def init(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="a file with your texts")],
-    output: Annotated[Path | None, typer.Option(help="the config to write; else DATA with .yaml")] = None,
-) -> None:
+@click.argument("data", metavar="DATA", type=_PATH, help="a file with your texts")
+@_option("--output", "the config to write; else DATA with .yaml", type=_PATH)
+def init(data: Path, output: Path | None) -> None:
     """Look at a data file, write a commented config for it and say what was found."""
     from distill.starter import write_config
 
     target = output or data.with_suffix(".yaml")
     for line in write_config(data, target):
-        typer.echo(line)
-    typer.echo(f"wrote {target}; next: distill run {target}")
+        click.echo(line)
+    click.echo(f"wrote {target}; next: distill run {target}")
 
 
 @app.command()
-def check(paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="configs or folders")]) -> None:
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=_PATH, help="configs or folders")
+def check(paths: Sequence[Path]) -> None:
     """Validate every config; load no model and no data."""
     from distill.config import load_config
 
@@ -302,7 +319,7 @@ def check(paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="c
             except ConfigError as error:
                 problems.append(str(error))
             else:
-                typer.echo(f"{file}: ok")
+                click.echo(f"{file}: ok")
     if problems:
         raise ConfigError("\n".join(problems))
 
@@ -312,30 +329,37 @@ def schema() -> None:
     """Print the JSON Schema of a config, for editors."""
     from distill.config import json_schema
 
-    typer.echo(json.dumps(json_schema(), indent=2))
+    click.echo(json.dumps(json_schema(), indent=2))
 
 
 @app.command()
+@with_bundle
+@click.argument("texts", metavar="[TEXT]...", nargs=-1, help="texts to answer")
+@with_input
+@with_column
+@_option("--output", "a .jsonl file; else standard output", type=_PATH)
+@with_log
 def predict(
-    bundle: Bundle,
-    texts: Annotated[list[str] | None, typer.Argument(help="texts to answer")] = None,
-    input_file: Input = None,
-    column: Column = "text",
-    output: Annotated[Path | None, typer.Option(help="a .jsonl file; else standard output")] = None,
-    log_format: Log = None,
+    bundle: Path,
+    texts: Sequence[str],
+    input_file: Path | None,
+    column: str,
+    output: Path | None,
+    log_format: str | None,
 ) -> None:
     """Answer texts, or the rows of a file, as JSON lines."""
     from distill.predict import predict_to
 
     if bool(texts) == (input_file is not None):
         raise InputError("found both texts and --input, or neither; wanted one of them")
-    unanswered = predict_to(bundle, input_file or texts or [], column, output, make_reporter(log_format))
+    unanswered = predict_to(bundle, input_file or texts, column, output, make_reporter(log_format))
     if unanswered:
         raise CheckFailedError(f'{unanswered:,} texts have no answer; their "error" says why')
 
 
 @app.command()
-def verify(bundle: Bundle) -> None:
+@with_bundle
+def verify(bundle: Path) -> None:
     """Check a bundle: manifest, hashes, labels, tokenizer and a self-test."""
     from export.bundle import verify_bundle
     from export.runtime import self_test
@@ -344,20 +368,19 @@ def verify(bundle: Bundle) -> None:
     if problems:
         count = f"{bundle}: do not use this bundle, problems found: {len(problems)}"
         raise CheckFailedError("\n".join([*problems, count]))
-    typer.echo(f"{bundle}: ok")
+    click.echo(f"{bundle}: ok")
 
 
 @app.command()
-def collect(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="where a server captured doubtful texts")],
-    pool: Annotated[Path, typer.Argument(metavar="POOL.parquet", help="the pool to make or to add to")],
-) -> None:
+@click.argument("folder", metavar="FOLDER", type=_PATH, help="where a server captured doubtful texts")
+@click.argument("pool", metavar="POOL.parquet", type=_PATH, help="the pool to make or to add to")
+def collect(folder: Path, pool: Path) -> None:
     """Turn what a server captured into a parquet pool for data.unlabeled: each text once."""
     from distill.collect import collect as collect_into
 
     found = collect_into(folder, pool)
     damaged = f", {found.damaged:,} damaged lines left out" if found.damaged else ""
-    typer.echo(f"{pool}: {found.rows:,} texts, {found.added:,} of them new{damaged}")
+    click.echo(f"{pool}: {found.rows:,} texts, {found.added:,} of them new{damaged}")
 
 
 @app.command()
@@ -365,4 +388,4 @@ def doctor() -> None:
     """Show what this machine and installation can do, and what will hold them back."""
     from distill.doctor import examine, render
 
-    typer.echo(render(examine(Path.cwd())))
+    click.echo(render(examine(Path.cwd())))

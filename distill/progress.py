@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, TextIO
 
 from teacher.processes import is_first_process
@@ -152,7 +153,10 @@ class JsonReporter(_LineReporter):
 
 
 class BarReporter(Reporter):
-    """A live bar with rows/s and the time left: for a person at a terminal."""
+    """A live bar with rows/s and the time left: for a person at a terminal who trains or labels.
+
+    A server has no use for one, so rich comes with the extras of those two.
+    """
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -190,7 +194,7 @@ class BarReporter(Reporter):
 
 
 def make_reporter(log_format: str | None = None) -> Reporter:
-    """Return the reporter for `log_format`: "json", "plain", or None for a bar on a terminal, else plain.
+    """Return the reporter for `log_format`: "json", "plain", or None for a bar on a terminal that has rich, else plain.
 
     Every process of a distributed run but the first is silent.
     """
@@ -198,7 +202,8 @@ def make_reporter(log_format: str | None = None) -> Reporter:
         return SilentReporter()
     if log_format == "json":
         return JsonReporter()
-    return BarReporter() if log_format is None and sys.stderr.isatty() else PlainReporter()
+    has_bars = sys.stderr.isatty() and find_spec("rich") is not None
+    return BarReporter() if log_format is None and has_bars else PlainReporter()
 
 
 def _make_bars(console: "Console") -> "Progress":

@@ -5,7 +5,7 @@ Builds, times and judges through `export`; writes no bundle.
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class Shortlist:
         self._trial, self._material, self._folder, self._kind = trial, material, folder, kind
         self.fp32 = trial.examine(Path(shutil.copyfile(material.graph, folder / "examined.onnx")))
         self._rows: dict[str, dict[str, Any]] = {}
+        self._timing: dict[str, Any] = {}
 
     def choose(self, spec: ExportSpec) -> Choice:
         """Return the choice as `spec` wants it; raise ExportError when the preset cannot be built."""
@@ -101,21 +102,23 @@ class Shortlist:
         return float((decided[0] == decided[1]).all(axis=1).mean())
 
     def _by_speed(self, variants: Sequence[Variant]) -> list[Variant]:
-        """Time all files in turns, note the figures, and return the variants, the fastest first."""
+        """Time all files in turns, note the figures, and return the variants in the order of the ranking."""
         opened = {variant.name: self._trial.open(variant.path) for variant in variants}
         chosen = texts_at_quantiles(opened[PRESET], [*self._trial.texts, *self._trial.pool])
-        timings = time_variants(opened, [text for _, text in chosen])
+        ranking = time_variants(opened, [text for _, text in chosen], PRESET)
+        self._timing = {"timing": {"is_sound": ranking.is_sound, "control": asdict(ranking.control)}}
         by_name = {variant.name: variant for variant in variants}
-        for timing in timings:
+        for timing in ranking.timings:
             self._rows[timing.name] = self._timed_row(timing, [tokens for tokens, _ in chosen])
             self._rows[timing.name]["bytes"] = by_name[timing.name].path.stat().st_size
-        return [by_name[timing.name] for timing in timings]
+        return [by_name[timing.name] for timing in ranking.timings]
 
     @staticmethod
     def _timed_row(timing: Timing, tokens: Sequence[int]) -> dict[str, Any]:
         return {
             "name": timing.name,
             "mean_ms": round(timing.mean, 4),
+            "ratio": asdict(timing.ratio),
             "tokens": list(tokens),
             "p50_ms": [round(value, 4) for value in timing.milliseconds],
         }
@@ -159,4 +162,4 @@ class Shortlist:
         return Choice("fp32", self.fp32, tuple(gates), about=self._about(_FP32))
 
     def _about(self, name: str) -> dict[str, Any]:
-        return {"variant": name, "variants": list(self._rows.values())}
+        return {"variant": name, "variants": list(self._rows.values()), **self._timing}

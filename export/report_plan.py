@@ -36,9 +36,34 @@ def variants_table(report: Report) -> Table:
     tokens: list[int] = next((variant["tokens"] for variant in variants if pick(variant, "tokens")), [])
     rows = tuple(_variant_row(variant, len(tokens)) for variant in variants)
     shipped = f"Shipped: {spaced(about.get('variant'))}."
-    note = f"{shipped} p50 on one thread by tokens, in turns." if tokens else f"{shipped} Nothing was timed."
-    columns = ("variant", "gates", "failed", "mean", *(f"{length} tokens" for length in tokens), "file")
+    note = f"{shipped} {_timing_note(report)}" if tokens else f"{shipped} Nothing was timed."
+    columns = (
+        "variant",
+        "gates",
+        "failed",
+        "preset's time",
+        "mean",
+        *(f"{length} tokens" for length in tokens),
+        "file",
+    )
     return Table("Variants", columns, rows, note if rows else "No variant was built.", text_columns=3)
+
+
+def _timing_note(report: Report) -> str:
+    """Return how the variants were timed, and whether that means anything."""
+    told = "p50 on one thread by tokens, in turns."
+    control = pick(report, "export", "timing", "control")
+    if control is None:
+        return told
+    told += f" The preset took {_ratio(control)} of its own time when it was timed twice"
+    if pick(report, "export", "timing", "is_sound"):
+        return told + "."
+    return told + ": the machine was too busy for these times to mean much, so the preset comes first."
+
+
+def _ratio(ratio: object) -> str:
+    estimate, low, high = (number(ratio, part) for part in ("estimate", "low", "high"))
+    return f"{shortest(estimate)} [{shortest(low)}, {shortest(high)}]"
 
 
 def _variant_row(variant: object, lengths: int) -> Row:
@@ -48,6 +73,7 @@ def _variant_row(variant: object, lengths: int) -> Row:
         spaced(pick(variant, "name")),
         "not judged" if verdict is None else "passed" if verdict else "FAILED",
         words(pick(variant, "reason") or None),
+        _ratio(pick(variant, "ratio")),
         milliseconds(number(variant, "mean_ms")),
         *map(milliseconds, taken),
         data_size(number(variant, "bytes")),

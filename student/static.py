@@ -1,30 +1,30 @@
 """A student without layers: embeddings of tokens and of hashed token n-grams, means and maxima of them, a small head.
 
 A standard Hugging Face model: importing this module registers it, so that `AutoModelForSequenceClassification`
-opens its checkpoints. N-grams are hashed inside `forward`, in integers, so an exported graph takes `input_ids`
-and `attention_mask` like any other. Knows nothing of where its weights start: that is for `warm_start.py`.
+opens its checkpoints. N-grams are hashed inside `forward`, in 32-bit integers, so an exported graph takes `input_ids`
+and `attention_mask` like any other. It is written for few steps: an exported answer takes about as long as its graph
+has nodes. Knows nothing of where its weights start: that is for `warm_start.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-# A rolling hash modulo a Mersenne prime: no product of two residues, nor of one and a token id, leaves int64.
-_PRIME = 2**31 - 1
-_BASE = 1_103_515_245
+_INTEGERS = 2**31  # of int32, not below 0: so far may the codes of an n-gram sum up
 _LOWEST_SCORE = -1e4
 _DEFAULTS: Mapping[str, Any] = {
     "vocab_size": 30522,
     "word_rows": None,
     "hidden_size": 320,
     "pooling_heads": 4,
-    "ngram_rows": 28_672,
-    "ngram_width": 64,
+    "ngram_rows": 57_344,
+    "ngram_width": 32,
     "ngrams": [2, 3],
     "intermediate_size": 512,
     "dropout": 0.0,
@@ -35,7 +35,7 @@ _DEFAULTS: Mapping[str, Any] = {
 class StaticConfig(PreTrainedConfig):  # type: ignore[misc]
     """`word_rows` embeddings stand for `vocab_size` tokens, None for as many; a buffer says which is whose.
 
-    `ngrams` are the lengths that are hashed into `ngram_rows` rows of `ngram_width`.
+    `ngrams` are the lengths that are hashed into the same `ngram_rows` rows of `ngram_width`.
     Each of `pooling_heads` equal slices of a token's embedding is weighted by a score of its own.
     `client_model_type` names an architecture with the same inputs that every client of ONNX files knows.
     """
@@ -50,33 +50,36 @@ class StaticConfig(PreTrainedConfig):  # type: ignore[misc]
 
 
 class StaticEmbedder(nn.Module):
-    """Token ids to one feature vector (batch, width): weighted means and maxima of words, the mean of n-grams."""
+    """Token ids to one feature vector (batch, width): weighted means and maxima of words, means of n-grams.
+
+    What is masked counts as nobody, one more row than there are words: its embedding is 0, its weight is 0.
+    """
 
     def __init__(self, config: StaticConfig) -> None:
         super().__init__()
-        rows = config.word_rows or config.vocab_size
-        self.words = nn.Embedding(rows, config.hidden_size)
+        rows, lengths = config.word_rows or config.vocab_size, config.ngrams
+        self.nobody = rows
+        self.words = nn.Embedding(rows + 1, config.hidden_size, padding_idx=rows)
         self.word_scores = nn.Embedding(rows, config.pooling_heads)
         self.ngrams = nn.Embedding(config.ngram_rows, config.ngram_width)
-        self.lengths: tuple[int, ...] = tuple(config.ngrams)
-        self.width = 2 * config.hidden_size + config.ngram_width
         shares = config.word_rows is not None
         self.register_buffer("places", torch.zeros(config.vocab_size, dtype=torch.int32) if shares else None)
+        self.register_buffer("codes", draw_codes(rows + 1, lengths))
+        self.register_buffer("chosen", _choose_features(config))
+        self.width = 2 * config.hidden_size + len(lengths) * config.ngram_width
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         if self.places is not None:
-            input_ids = cast(Tensor, self.places)[input_ids].long()  # n-grams too are those of the words that are read
-        mask = attention_mask.to(self.words.weight.dtype).unsqueeze(-1)
-        words = self.words(input_ids) * mask
-        scores = self.word_scores(input_ids) + (1.0 - mask) * _LOWEST_SCORE
-        weights = scores.softmax(dim=1).transpose(1, 2).unsqueeze(2)
-        slices = words.unflatten(-1, (weights.shape[1], -1)).transpose(1, 2)
-        # Not below 0, which is also what padding counts as: so any amount of padding leaves it alone.
-        strongest = words.amax(dim=1).relu()
-        rows, there = hash_ngrams(input_ids, attention_mask, self.lengths, self.ngrams.num_embeddings)
-        share = there.to(mask.dtype) / mask.sum(dim=1).clamp(min=1.0)
-        ngrams = (share.unsqueeze(1) @ self.ngrams(rows)).squeeze(1)
-        return torch.cat([(weights @ slices).flatten(1), strongest, ngrams], dim=-1)
+            input_ids = cast(Tensor, self.places)[input_ids]  # n-grams too are those of the words that are read
+        ids = torch.where(attention_mask.bool(), input_ids, self.nobody)
+        rows = hash_ngrams(ids, cast(Tensor, self.codes), self.ngrams.num_embeddings)
+        vectors = torch.cat([self.words(ids), self.ngrams(rows).flatten(2)], dim=-1)
+        # One more column than heads, alike for all words: a plain mean, for n-grams.
+        scores = functional.pad(functional.pad(self.word_scores.weight, (0, 1)), (0, 0, 0, 1), value=_LOWEST_SCORE)
+        means = functional.embedding(ids, scores).softmax(dim=1).transpose(1, 2) @ vectors
+        # Not below 0, which is also what nobody counts as: so any amount of padding leaves it alone.
+        strongest = vectors.amax(dim=1).relu()
+        return torch.cat([means.flatten(1), strongest], dim=-1)[:, cast(Tensor, self.chosen)]
 
 
 class StaticForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
@@ -107,23 +110,40 @@ class StaticForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
         )
 
 
-def hash_ngrams(ids: Tensor, mask: Tensor, lengths: tuple[int, ...], rows: int) -> tuple[Tensor, Tensor]:
-    """Return the table row of each n-gram and whether it is there, both int64 (batch, len(lengths) * sequence).
+def hash_ngrams(ids: Tensor, codes: Tensor, rows: int) -> Tensor:
+    """Return the table row of the n-grams of every length that end at each token, (batch, sequence, lengths) int32.
 
-    An n-gram stands at its last token and is there when all its tokens are; the others have row numbers without
-    a meaning. Padding on either side changes nothing about those that are there.
+    `codes` (places, tokens, lengths) int32 are numbers whose sum, modulo `rows`, is the row: of the token itself, of
+    the one before it, and so on. Before the first stands the last token that `codes` has, which is nobody: padding on
+    the left changes nothing, and padding has rows without a meaning.
     """
-    reach = max(lengths) - 1
-    ids_before, mask_before = functional.pad(ids, (reach, 0)), functional.pad(mask, (reach, 0))
-    state, whole = ids * _BASE % _PRIME, mask
-    found, there = [], []
-    for back in range(1, reach + 1):
-        state = (state + ids_before[:, reach - back : -back]) * _BASE % _PRIME
-        whole = whole * mask_before[:, reach - back : -back]
-        if back + 1 in lengths:
-            found.append(state % rows)
-            there.append(whole)
-    return torch.cat(found, dim=1), torch.cat(there, dim=1)
+    found = codes[0][ids]
+    for earlier in codes[1:]:
+        ids = functional.pad(ids, (1, -1), value=codes.shape[1] - 1)
+        found = found + earlier[ids]
+    return found % rows
+
+
+def draw_codes(tokens: int, lengths: Sequence[int]) -> Tensor:
+    """Return codes for `hash_ngrams`: random, or 0 at places that an n-gram of that length does not reach.
+
+    A sum of them is a universal hash: two n-grams share a row with the probability 1 / rows, whatever they are
+    (tabulation hashing; Carter & Wegman 1979).
+    """
+    places = max(lengths)
+    codes = np.random.default_rng(0).integers(_INTEGERS // places, size=(places, tokens, len(lengths)), dtype=np.int32)
+    codes *= np.arange(places)[:, None, None] < np.asarray(lengths)
+    return torch.from_numpy(codes)
+
+
+def _choose_features(config: StaticConfig) -> Tensor:
+    """Return which of (heads + 1) means and one maximum of every column, side by side, are features."""
+    words, heads = config.hidden_size, config.pooling_heads
+    columns = words + len(config.ngrams) * config.ngram_width
+    head = np.repeat(np.arange(heads), words // heads)
+    of_words, of_ngrams = np.arange(words), np.arange(words, columns)
+    found = [head * columns + of_words, (heads + 1) * columns + of_words, heads * columns + of_ngrams]
+    return torch.from_numpy(np.concatenate(found))
 
 
 AutoConfig.register(StaticConfig.model_type, StaticConfig)

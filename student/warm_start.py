@@ -40,7 +40,7 @@ def build_static(
         torch.nn.init.normal_(student.embedder.ngrams.weight, std=_NGRAM_SCALE)
         student.embedder.word_scores.weight.zero_()
         torch.nn.init.xavier_uniform_(student.dense.weight)
-        words = student.embedder.words.weight
+        words = student.embedder.words.weight[:-1]  # the last is nobody
         if spec.init == "config":
             torch.nn.init.normal_(words, std=_SCALE)
         else:

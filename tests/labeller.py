@@ -12,6 +12,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from distill.cli import main
 from distill.commands import app
 from teacher.completion import CompletionRequest
@@ -66,12 +68,17 @@ def open_endpoint(server: "FaultServer", paid: PaidAnswers, **changes: Any) -> E
     return Endpoint(mock_spec(server.url, paid.path.parent, **changes), paid, patience_seconds=0.001)
 
 
-def ask(url: str, folder: Path, rows: int, patience: float = 0.05) -> None:
+@click.command()
+@click.argument("url")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("rows", type=int)
+@click.option("--patience", type=float, default=0.05)
+def ask(url: str, folder: Path, rows: int, patience: float) -> None:
     """Ask for the answers that the file in the folder lacks."""
     with WitnessedAnswers(folder / "paid.sqlite") as paid:
         Endpoint(mock_spec(url, folder), paid, patience_seconds=patience).complete(requests(rows))
 
 
 if __name__ == "__main__":
-    app.command()(ask)
+    app.add_command(ask)
     main()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from distill.progress import JsonReporter, PlainReporter, SilentReporter, make_reporter
+from distill.progress import BarReporter, JsonReporter, PlainReporter, SilentReporter, make_reporter
 
 
 def stepping_clock(seconds: float) -> Callable[[], float]:
@@ -80,9 +80,17 @@ def test_without_a_terminal_progress_is_plain(monkeypatch: pytest.MonkeyPatch) -
     assert isinstance(make_reporter(), PlainReporter)
 
 
-def test_the_bar_writes_to_stderr_and_survives_nested_stages(capsys: pytest.CaptureFixture[str]) -> None:
-    from distill.progress import BarReporter
+def test_a_terminal_shows_a_bar_where_an_extra_brought_rich_and_plain_lines_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert isinstance(make_reporter(), BarReporter)
+    monkeypatch.setattr("distill.progress.find_spec", lambda name: None)
+    assert isinstance(make_reporter(), PlainReporter)
 
+
+def test_the_bar_writes_to_stderr_and_survives_nested_stages(capsys: pytest.CaptureFixture[str]) -> None:
     reporter = BarReporter()
     with reporter.track("train", 2) as outer, reporter.track("evaluate", None) as inner:
         reporter.say("half [way]")

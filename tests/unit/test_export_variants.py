@@ -10,7 +10,7 @@ from export.errors import ExportError
 from export.fallback import layers_of, worst_first
 from export.graph import export_graph
 from export.metrics import softmax
-from export.plan import QUANTILES, texts_at_quantiles, time_variants
+from export.plan import QUANTILES, Ranking, texts_at_quantiles, time_variants
 from export.variants import EVEN_INPUTS, PRESET, VARIANTS, Material, build_variants, even_material, plain_material
 
 TEXTS = ["my parcel has not arrived", "the invoice is wrong", "these shoes run large", "hello", ""]
@@ -68,13 +68,36 @@ def test_no_text_to_time_on_is_refused(material: Material) -> None:
     assert "no text" in str(caught.value)
 
 
-def test_timings_come_the_fastest_first(material: Material, monkeypatch: pytest.MonkeyPatch) -> None:
-    taken = {"slow": np.array([[9, 3], [5, 3]]), "fast": np.array([[2, 2], [4, 2]])}
-    monkeypatch.setattr("export.plan.measure_interleaved", lambda *given, **named: taken)
+def _rank(monkeypatch: pytest.MonkeyPatch, material: Material, **taken: list[list[int]]) -> Ranking:
+    """Rank variants that took so many nanoseconds (repeats, texts)."""
+    samples = {name: np.array(rows) for name, rows in taken.items()}
+    monkeypatch.setattr("export.plan.measure_interleaved", lambda *given, **named: dict(samples))
     classifier = _classifier(material, material.graph)
-    timings = time_variants({"slow": classifier, "fast": classifier}, TEXTS[:2])
-    assert [timing.name for timing in timings] == ["fast", "slow"]
-    assert timings[1].milliseconds == pytest.approx((7e-6, 3e-6))
+    return time_variants({name: classifier for name in taken if name != "control"}, TEXTS[:2], "slow")
+
+
+def test_timings_come_the_fastest_first(material: Material, monkeypatch: pytest.MonkeyPatch) -> None:
+    ranking = _rank(monkeypatch, material, slow=[[9, 3], [5, 3]], fast=[[2, 2], [4, 2]], control=[[9, 3], [5, 3]])
+    assert ranking.is_sound
+    assert [timing.name for timing in ranking.timings] == ["fast", "slow"]
+    assert ranking.timings[1].milliseconds == pytest.approx((7e-6, 3e-6))
+
+
+def test_one_process_that_was_put_aside_decides_nothing(material: Material, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = [[10, 20]] * 20
+    fast = [[9, 18]] * 19 + [[9000, 18]]
+    ranking = _rank(monkeypatch, material, slow=slow, fast=fast, control=slow)
+    assert ranking.timings[0].name == "fast"
+    assert ranking.timings[0].ratio.estimate == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("control", [[[11, 22]] * 20, [[5, 10], [20, 40]] * 10])
+def test_the_reference_comes_first_where_it_differs_from_itself(
+    control: list[list[int]], material: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranking = _rank(monkeypatch, material, fast=[[9, 18]] * 20, slow=[[10, 20]] * 20, control=control)
+    assert not ranking.is_sound
+    assert [timing.name for timing in ranking.timings] == ["slow", "fast"]
 
 
 def test_the_nodes_of_a_graph_are_grouped_by_layer(material: Material) -> None:

@@ -47,7 +47,7 @@ def test_no_module_carries_the_name_of_a_third_party_package(path: Path) -> None
         "tokenizers",
         "numpy",
         "yaml",
-        "typer",
+        "click",
     }
 
 

@@ -13,7 +13,7 @@ from export.quantize import quantize_int8
 from export.runtime import OnnxClassifier
 from student.model import Head, build_student
 from student.spec import StudentSpec
-from student.static import hash_ngrams
+from student.static import draw_codes, hash_ngrams
 from tests.conftest import LABELS
 
 HEAD = Head(LABELS, "single_label_classification")
@@ -44,25 +44,35 @@ def checkpoint(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_an_ngram_is_its_tokens_in_their_order() -> None:
-    ids = torch.tensor([[5, 9, 7, 5, 9, 9, 5]])
-    rows, there = hash_ngrams(ids, torch.ones_like(ids), (2, 3), 2**20)
-    pairs, triples = rows[0, :7].tolist(), rows[0, 7:].tolist()
-    assert there.tolist() == [[0, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1]]
+    rows = hash_ngrams(torch.tensor([[5, 9, 7, 5, 9, 9, 5]]), draw_codes(11, (2, 3)), 2**20)
+    pairs, triples = rows[0, :, 0].tolist(), rows[0, :, 1].tolist()
     assert pairs[1] == pairs[4]  # 5 9
     assert pairs[6] != pairs[1]  # 9 5
     assert len({*triples[2:]}) == 5
 
 
+def test_an_ngram_knows_nothing_of_tokens_before_it() -> None:
+    rows = hash_ngrams(torch.tensor([[1, 2, 5, 9], [7, 8, 5, 9]]), draw_codes(11, (2, 3)), 2**20)[:, 3]
+    assert rows[0, 0] == rows[1, 0]
+    assert rows[0, 1] != rows[1, 1]
+
+
+def test_before_the_first_token_stands_nobody() -> None:
+    codes = draw_codes(11, (2, 3))
+    alone, padded = (hash_ngrams(torch.tensor([ids]), codes, 2**20) for ids in ([5, 9], [10, 10, 5, 9]))
+    assert torch.equal(padded[:, 2:], alone)
+
+
 def test_the_hash_spreads_ngrams_over_the_table_about_as_chance_does() -> None:
     ids = torch.tensor([*itertools.product(range(30), repeat=3)])
-    rows, _ = hash_ngrams(ids, torch.ones_like(ids), (3,), 27_000)
+    rows = hash_ngrams(ids, draw_codes(31, (3,)), 27_000)
     filled = len(np.unique(rows[:, 2])) / 27_000
     assert filled == pytest.approx(1 - np.exp(-1), abs=0.03)
 
 
-def test_the_largest_vocabulary_does_not_leave_the_integers() -> None:
-    ids = torch.full((1, 9), 2**21)
-    rows, _ = hash_ngrams(ids, torch.ones_like(ids), (2, 3), 1000)
+def test_no_sum_of_codes_leaves_the_integers() -> None:
+    rows = hash_ngrams(torch.randint(500, (9, 99)), draw_codes(501, (2, 3)), 1000)
+    assert rows.dtype == torch.int32
     assert 0 <= int(rows.min()) <= int(rows.max()) < 1000
 
 
@@ -98,7 +108,7 @@ def test_the_strongest_token_of_each_direction_is_a_feature_wherever_it_stands(c
     with torch.no_grad():
         features = embedder(ids, torch.tensor([[1, 1, 1, 0]] * 2))
         wanted = embedder.words(torch.tensor([70, 81, 92])).amax(dim=0).clamp(min=0)
-    assert features.shape == (2, embedder.width) == (2, 12 + 12 + 6)
+    assert features.shape == (2, embedder.width) == (2, 12 + 12 + 2 * 6)
     torch.testing.assert_close(features[:, 12:24], wanted.expand(2, -1))
 
 
@@ -133,10 +143,11 @@ def test_words_begin_as_what_the_encoder_makes_of_them_alone(tiny_encoder: Path)
     torch.testing.assert_close(found / found[0], wanted / wanted[0], atol=1e-3, rtol=1e-3)
 
 
-def test_a_trimmed_vocabulary_has_a_row_for_each_token_it_keeps(tiny_encoder: Path) -> None:
+def test_a_trimmed_vocabulary_has_a_row_for_each_token_it_keeps_and_one_for_nobody(tiny_encoder: Path) -> None:
     kept = np.array([0, 1, 2, 3, 60, 61, 99])
     trimmed = build(tiny_encoder, kept, width=8).embedder.words.weight
-    assert trimmed.shape == (7, 8)
+    assert trimmed.shape == (7 + 1, 8)
+    assert (trimmed[-1] == 0).all()
     assert build(tiny_encoder, kept).config.pad_token_id == 0
 
 
