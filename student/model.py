@@ -33,6 +33,7 @@ _TOKEN_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "s
 
 
 _POOLER_SCALE = 0.1
+_FIRST_DIFFERS = {"modernbert"}  # its layer 0 lacks the norm that every other layer starts with
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,8 @@ def build_student(
             config = _trimmed(config, kept_ids)
         rows = None if kept_ids is None else torch.from_numpy(kept_ids)
         return build_static(source, spec, config, _label_options(head), rows)
-    chosen = choose_layers(spec.layers, config.num_hidden_layers, copies=spec.init != "config")
+    copies, keeps_first = spec.init != "config", config.model_type in _FIRST_DIFFERS
+    chosen = choose_layers(spec.layers, config.num_hidden_layers, copies=copies, keeps_first=keeps_first)
     shape = _student_config(config, head, chosen, kept_ids)
     narrower = _resized(shape, spec)
     if spec.init == "config":
@@ -107,10 +109,13 @@ def adopt_head(student: PreTrainedModel, weight: torch.Tensor, bias: torch.Tenso
     return True
 
 
-def choose_layers(layers: int | Sequence[int], available: int, *, copies: bool = True) -> list[int]:
-    """Return the source layers to copy: those named, or `layers` of them spread from the first to the last.
+def choose_layers(
+    layers: int | Sequence[int], available: int, *, copies: bool = True, keeps_first: bool = False
+) -> list[int]:
+    """Return the source layers to copy: those named, or the last of each of `layers` blocks as equal as can be.
 
-    Raises StudentError when a named layer does not exist or more are wanted than there are to copy.
+    With `keeps_first` they are spread from the first to the last instead. Raises StudentError when a named layer does
+    not exist or more are wanted than there are to copy.
     """
     if not isinstance(layers, int):
         strangers = [layer for layer in layers if not 0 <= layer < available]
@@ -125,9 +130,9 @@ def choose_layers(layers: int | Sequence[int], available: int, *, copies: bool =
         )
     if not copies:
         return list(range(layers))
-    if layers == 1:
-        return [available - 1]
-    return [round(position * (available - 1) / (layers - 1)) for position in range(layers)]
+    if keeps_first and layers > 1:
+        return [round(position * (available - 1) / (layers - 1)) for position in range(layers)]
+    return [(position + 1) * available // layers - 1 for position in range(layers)]
 
 
 def renumber_tokens(config: PreTrainedConfig, new_ids: Mapping[int, int], tokens: int) -> PreTrainedConfig:
@@ -237,7 +242,6 @@ def _load_weights(student: PreTrainedModel, weights: Mapping[str, torch.Tensor],
     try:
         student.load_state_dict(weights)
     except RuntimeError as error:
-        # ModernBERT's layer 0 lacks the norm that every other layer starts with.
         raise StudentError(
             f"the layers {list(chosen)} of {type(student).__name__} do not fit into a student "
             f"({str(error).splitlines()[-1].strip()}); list layers that include layer 0 under student.layers"

@@ -21,9 +21,9 @@ _OF_OTHERS: Mapping[StudentKind, tuple[str, ...]] = {
 class StudentSpec(BaseModel):
     """`init`: `teacher`, `config` (random weights), or any checkpoint that weights are copied or projected from.
 
-    A `transformer` copies layers: `layers` is a number (spread evenly from first to last) or the list of layers.
-    `width`, `heads` and `intermediate` (the feed-forward layers) make it narrower than the checkpoint, null as it
-    is; `size` names all four, and keys beside it win. A `static` student has no layers: token embeddings of
+    A `transformer` copies layers: `layers` is a number (the last layer of each of so many equal blocks) or the list
+    of layers. `width`, `heads` and `intermediate` (the feed-forward layers) make it narrower than the checkpoint,
+    null as it is; `size` names all four, and keys beside it win. A `static` student has no layers: token embeddings of
     `width`, `ngram_rows` hashed n-gram embeddings of `ngram_width`, a hidden layer of `intermediate`.
     """
 

@@ -206,19 +206,23 @@ def test_the_same_seed_gives_the_same_new_head(tiny_encoder: Path) -> None:
     ("layers", "available", "wanted"),
     [
         (1, 6, [5]),
-        (2, 6, [0, 5]),
-        (3, 6, [0, 2, 5]),
+        (2, 6, [2, 5]),
+        (3, 6, [1, 3, 5]),
+        (4, 6, [0, 2, 3, 5]),
         (6, 6, [0, 1, 2, 3, 4, 5]),
-        (4, 12, [0, 4, 7, 11]),
+        (4, 12, [2, 5, 8, 11]),
         (1, 1, [0]),
         ([2], 3, [2]),
         ([0, 2], 3, [0, 2]),
     ],
 )
-def test_layers_are_spread_from_the_first_to_the_last(
-    layers: int | list[int], available: int, wanted: list[int]
-) -> None:
+def test_the_last_layer_of_each_block_is_chosen(layers: int | list[int], available: int, wanted: list[int]) -> None:
     assert choose_layers(layers, available) == wanted
+
+
+@pytest.mark.parametrize(("layers", "wanted"), [(1, [5]), (2, [0, 5]), (3, [0, 2, 5]), ([2, 4], [2, 4])])
+def test_a_first_layer_unlike_the_others_stays(layers: int | list[int], wanted: list[int]) -> None:
+    assert choose_layers(layers, 6, keeps_first=True) == wanted
 
 
 def test_every_possible_number_of_layers_gives_distinct_rising_layers() -> None:
