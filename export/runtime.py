@@ -234,7 +234,7 @@ def _disagreements(predictor: Predictor, precision: Precision) -> Iterator[str]:
     """Yield at most one sentence: how far the farthest answer is from the one remembered."""
     remembered = predictor.manifest.answers.get(precision, ())
     given = predictor.predict([one.text for one in remembered] or ["a text"])
-    pairs = list(zip(remembered, given, strict=bool(remembered)))
+    pairs = list(zip(remembered, given, strict=False))  # a bundle of before remembers nothing
     apart = [abs(one.probability - answer.probabilities[one.label]) for one, answer in pairs]
     if apart and max(apart) > _MOST_APART[precision]:
         one, answer = pairs[int(np.argmax(apart))]
