@@ -23,7 +23,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "word_rows": None,
     "hidden_size": 320,
     "pooling_heads": 4,
-    "ngram_rows": 57_344,
+    "ngram_rows": 53_248,
     "ngram_width": 32,
     "ngrams": [2, 3],
     "intermediate_size": 512,
