@@ -88,7 +88,8 @@ def quantize_static_int8(source: Path, target: Path, feeds: Iterable[Feed]) -> C
 def quantize_weights(source: Path, target: Path) -> Coverage:
     """Write `source` to `target` with 8-bit weights in blocks, activations made int8 inside each product.
 
-    Otherwise as `quantize_int8`; products written as Gemm (those of the head) stay fp32.
+    Otherwise as `quantize_int8`, but that weights are rounded as onnxruntime does it; products written as Gemm (those
+    of the head) stay fp32.
     """
 
     def write(model: ModelProto) -> None:

@@ -80,7 +80,10 @@ def _candidates(product: _Product) -> Iterator[Floats]:
 
 
 def _error(product: _Product, factors: Floats) -> float:
-    """Return the mean square by which bytes change the output of a product that is smoothed by `factors`."""
+    """Return the mean square by which bytes change the output of a product that is smoothed by `factors`.
+
+    An estimate, for comparison: weights go to the nearest step here, without the care of `saturation.py`.
+    """
     weight = product.weight * factors[:, None]
     steps = np.maximum(np.abs(weight).max(axis=0), np.finfo(np.float32).tiny) / 127
     rounded = np.concatenate([_rounded(given / factors) for given in product.inputs])

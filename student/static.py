@@ -2,8 +2,8 @@
 
 A standard Hugging Face model: importing this module registers it, so that `AutoModelForSequenceClassification`
 opens its checkpoints. N-grams are hashed inside `forward`, in 32-bit integers, so an exported graph takes `input_ids`
-and `attention_mask` like any other. It is written for few steps: an exported answer takes about as long as its graph
-has nodes. Knows nothing of where its weights start: that is for `warm_start.py`.
+and `attention_mask` like any other. It is written for few steps: each costs an exported answer time, however
+little it computes. Knows nothing of where its weights start: that is for `warm_start.py`.
 """
 
 from collections.abc import Mapping, Sequence

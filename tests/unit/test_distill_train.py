@@ -189,3 +189,10 @@ def test_metrics_are_plain_json(small_student: Path) -> None:
 def test_no_weight_of_a_trained_student_is_broken(small_student: Path) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(small_student)
     assert all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())
+
+
+def test_a_drafted_student_computes_one_position_in_its_last_layer(inputs: TrainInputs, tiny_encoder: Path) -> None:
+    texts = [example.text for example in read_part(inputs.corpus, "pool")]
+    draft = draft_student(inputs, str(tiny_encoder), StudentSpec(layers=2), texts)
+    states = draft.model(input_ids=torch.tensor([[2, 5, 9, 3]]), output_hidden_states=True).hidden_states
+    assert [state.shape[1] for state in states] == [4, 4, 1]

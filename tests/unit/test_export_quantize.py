@@ -3,10 +3,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from export.errors import ExportError
 from export.graph import export_graph
-from export.quantize import quantize_int8
+from export.quantize import quantize_int8, quantize_static_int8
 from export.runtime import OnnxClassifier
 
 TEXTS = ["my parcel has not arrived", "the invoice is wrong", "these shoes run large"]
@@ -53,6 +54,27 @@ def test_int8_logits_stay_close_to_fp32_logits(tiny_classifier: Path, fp32: Path
         for path in (fp32, tmp_path / "int8.onnx")
     ]
     assert 0 < np.abs(logits[0] - logits[1]).max() < 0.05
+
+
+@pytest.mark.parametrize("is_static", [False, True])
+def test_weights_of_every_product_are_near_their_floats_and_cannot_saturate(
+    fp32: Path, tmp_path: Path, is_static: bool
+) -> None:
+    target = tmp_path / "int8.onnx"
+    feed = {"input_ids": np.array([[2, 5, 9, 3]]), "attention_mask": np.ones((1, 4), np.int64)}
+    _ = quantize_static_int8(fp32, target, [feed]) if is_static else quantize_int8(fp32, target)
+    floats = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(fp32).graph.initializer}
+    found = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(target).graph.initializer}
+    gemms = {node.input[1] for node in onnx.load(fp32).graph.node if node.op_type == "Gemm"}
+    products = [name for name, array in found.items() if array.dtype == np.int8 and array.ndim == 2]
+    assert len(products) == 4 * 4 + 1 + 2
+    for name in products:
+        origin = name.removesuffix("_quantized")
+        weight = floats[origin].T if origin in gemms else floats[origin]  # (inputs, outputs)
+        rounded = found[name].T if is_static and origin in gemms else found[name]
+        steps, whole = found[f"{origin}_scale"], rounded.astype(int)
+        assert np.abs(whole[0::2] + whole[1::2]).max() <= 128, name
+        assert np.sqrt(np.square(whole * steps - weight).mean()) < 0.02 * weight.std(), name
 
 
 def test_one_file_and_nothing_else_is_written(fp32: Path, tmp_path: Path) -> None:
