@@ -103,6 +103,9 @@ class FineTuneSpec(ModelSpec):
     batch_size: int = Field(32, ge=1, le=4096)
     max_tokens: int = Field(128, ge=4, le=8192)
     seed: int | None = Field(None, ge=0, lt=2**31, description="null: the seed of the run")
+    soup: int | None = Field(
+        None, ge=1, le=16, description="fine-tuned so often, then averaged; null: 3, above 20,000 rows 1"
+    )
 
 
 class EncoderSpec(FineTuneSpec):
@@ -118,6 +121,7 @@ class SelfTrainingSpec(FineTuneSpec):
 
     kind: Literal["self_training"] = "self_training"
     teacher: "TeacherSpec"
+    soup: int | None = Field(1, ge=1, le=16, description="of each round, whose answers are averaged anyway")
     rounds: int = Field(2, ge=1, le=20)
     pool_rows: int = Field(20_000, ge=1, le=1_000_000, description="of a larger pool so many are drawn")
     neighbours: int | None = Field(10, ge=1, le=1000, description="texts that each answer spreads to; null: none")

@@ -24,7 +24,7 @@ _FAST = {"learning_rate": 0.01, "head_learning_rate": 0.01}
 CONFIG: dict[str, Any] = {
     "name": "shop",
     "data": {"unlabeled": ["pool.csv"], "gold": "gold.csv", "dev": "dev.csv", "test": "test.csv"},
-    "teacher": {"kind": "encoder", "model": "encoder", "epochs": 5, "batch_size": 8, **_FAST},
+    "teacher": {"kind": "encoder", "model": "encoder", "epochs": 5, "soup": 2, "batch_size": 8, **_FAST},
     "label": {"weak_teacher": "warn"},  # a linear model is perfect on this corpus
     "student": {"layers": 2},
     "train": {"epochs": 5, "batch_size": 16, **_FAST},

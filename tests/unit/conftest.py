@@ -127,7 +127,9 @@ def small_teacher(
     from distill.teach import LabelInputs, teach
 
     directory = tmp_path_factory.mktemp("teacher")
-    spec = EncoderSpec(model=str(tiny_encoder), epochs=12, learning_rate=1e-2, head_learning_rate=1e-2, max_tokens=32)
+    spec = EncoderSpec(
+        model=str(tiny_encoder), epochs=12, learning_rate=1e-2, head_learning_rate=1e-2, max_tokens=32, soup=1
+    )
     teach(spec, LabelInputs(small_corpus, small_task), directory)
     return directory
 

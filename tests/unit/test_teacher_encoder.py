@@ -1,6 +1,7 @@
 """Facts about the encoder teacher: what it learns, how it is calibrated, and which models it refuses."""
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -70,7 +71,7 @@ def test_a_teacher_counts_all_its_parameters(small_teacher: Path) -> None:
 
 
 def test_the_same_seed_fits_the_same_teacher(tiny_encoder: Path, gold: Gold, tmp_path: Path) -> None:
-    spec = EncoderSpec(model=str(tiny_encoder), epochs=2, learning_rate=1e-3, max_tokens=32)
+    spec = EncoderSpec(model=str(tiny_encoder), epochs=2, learning_rate=1e-3, max_tokens=32, soup=1)
     prints = []
     for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
         (tmp_path / folder).mkdir()
@@ -78,6 +79,41 @@ def test_the_same_seed_fits_the_same_teacher(tiny_encoder: Path, gold: Gold, tmp
         prints.append(read_card(tmp_path / folder).fingerprint)
     assert prints[0] == prints[1] != prints[2]
     assert not (tmp_path / "a" / "checkpoints").exists()
+
+
+def test_a_soup_is_the_mean_of_what_the_next_seeds_would_give(tiny_encoder: Path, gold: Gold, tmp_path: Path) -> None:
+    def fitted(seed: int, soup: int) -> dict[str, torch.Tensor]:
+        folder = tmp_path / f"{seed}-{soup}"
+        folder.mkdir()
+        spec = EncoderSpec(model=str(tiny_encoder), epochs=1, learning_rate=1e-3, max_tokens=32, seed=seed, soup=soup)
+        fit_encoder(spec, gold, folder)
+        return EncoderTeacher(folder).model.state_dict()
+
+    members = [fitted(seed, 1) for seed in (4, 5, 6)]
+    assert not torch.equal(members[0]["head.weight"], members[1]["head.weight"])
+    for name, tensor in fitted(4, 3).items():
+        torch.testing.assert_close(tensor, sum(member[name] for member in members) / 3)
+
+
+def test_a_member_that_was_finished_is_not_trained_again(tiny_encoder: Path, gold: Gold, tmp_path: Path) -> None:
+    spec = EncoderSpec(model=str(tiny_encoder), epochs=2, learning_rate=1e-3, max_tokens=32, soup=2)
+    rows_of_one = 2 * math.ceil(len(gold.train) / spec.batch_size) * spec.batch_size
+    seen: list[int] = []
+
+    def stop_late(rows: int) -> None:
+        seen.append(rows)
+        if sum(seen) > rows_of_one:
+            raise InterruptedError
+
+    for folder in ("whole", "halves"):
+        (tmp_path / folder).mkdir()
+    fit_encoder(spec, gold, tmp_path / "whole")
+    with pytest.raises(InterruptedError):
+        fit_encoder(spec, replace(gold, progress=stop_late), tmp_path / "halves")
+    seen.clear()
+    fit_encoder(spec, replace(gold, progress=seen.append), tmp_path / "halves")
+    assert sum(seen) <= rows_of_one
+    assert read_card(tmp_path / "halves").fingerprint == read_card(tmp_path / "whole").fingerprint
 
 
 def test_the_fingerprint_covers_weights_temperature_and_length(

@@ -64,7 +64,9 @@ def test_the_encoder_learns_from_the_pool_what_six_gold_rows_cannot_tell(
     gold: Gold, tiny_encoder: Path, tmp_path: Path
 ) -> None:
     texts, truth = [one.text for one in gold.dev], gold.targets(gold.dev).argmax(axis=1)
-    alone = EncoderSpec(model=str(tiny_encoder), epochs=12, learning_rate=1e-2, head_learning_rate=1e-2, max_tokens=32)
+    alone = EncoderSpec(
+        model=str(tiny_encoder), epochs=12, learning_rate=1e-2, head_learning_rate=1e-2, max_tokens=32, soup=1
+    )
     fit_teacher(alone, gold, tmp_path / "alone")
     (tmp_path / "trained").mkdir()
     fit_self_training(spec(tiny_encoder), gold, lambda known: Oracle(known.task), tmp_path / "trained")
