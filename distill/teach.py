@@ -31,8 +31,8 @@ from teacher.variants import make_variants, word_neighbours
 
 DEV_SCORES = "dev_scores.json"
 TFIDF_ON_GOLD = "tfidf_on_gold.npz"
-_MOST_COPIES = 4
-_VARIED_TEXTS = 40_000  # a student sees about four times as many texts; of a larger pool it hardly sees one twice
+_MOST_COPIES = 10
+_VARIED_TEXTS = 150_000  # a student of a larger pool hardly sees a text twice
 
 
 @dataclass(frozen=True, slots=True)

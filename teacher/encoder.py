@@ -29,7 +29,7 @@ from teacher.soft_labels import SoftLabels
 from teacher.spec import EncoderSpec, FineTuneSpec
 from teacher.task import PROBLEM_TYPES, Task, TaskKind, align_labels
 
-_SOUP, _MANY_ROWS = 3, 20_000  # with more rows one training takes long enough
+_SOUP, _MANY_ROWS = 2, 20_000  # with more rows one training takes long enough
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 
 

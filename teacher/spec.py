@@ -104,7 +104,7 @@ class FineTuneSpec(ModelSpec):
     max_tokens: int = Field(128, ge=4, le=8192)
     seed: int | None = Field(None, ge=0, lt=2**31, description="null: the seed of the run")
     soup: int | None = Field(
-        None, ge=1, le=16, description="fine-tuned so often, then averaged; null: 3, above 20,000 rows 1"
+        None, ge=1, le=16, description="fine-tuned so often, then averaged; null: 2, above 20,000 rows 1"
     )
 
 
@@ -299,8 +299,8 @@ class LabelSpec(ModelSpec):
         None,
         ge=0,
         le=64,
-        description="variants of each pool text that the teacher labels beside it; null: 4, fewer in a pool of more "
-        "than 10,000 texts, where the teacher consists of encoders, else 0",
+        description="variants of each pool text that the teacher labels beside it; null: 10, fewer in a pool of more "
+        "than 15,000 texts, where the teacher consists of encoders, else 0",
     )
     shard_rows: int = Field(20_000, ge=1, le=1_000_000, description="rows that one shard file holds")
     weak_teacher: Literal["stop", "warn"] = Field(
