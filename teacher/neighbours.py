@@ -24,15 +24,16 @@ def unit(vectors: Floats) -> Floats:
     return np.asarray(vectors / np.maximum(lengths, 1e-9), np.float32)
 
 
-def nearest(vectors: Floats, count: int) -> tuple[NDArray[np.intp], Floats]:
+def nearest(vectors: Floats, count: int, among: Floats | None = None) -> tuple[NDArray[np.intp], Floats]:
     """Return for each of the unit `vectors` (N, width) the rows of its `count` nearest others and their cosines.
 
-    Both are (N, count) in no order; with fewer than `count` others, all of those.
+    With `among` (M, width), also of unit length, the rows are those of `among`. Both are (N, count) in no order; with
+    fewer than `count` others, all of those.
     """
-    count = min(count, len(vectors) - 1)
-    if count < 1:
+    count = min(count, len(vectors) - 1 if among is None else len(among))
+    if count < 1 or not len(vectors):
         return np.zeros((len(vectors), 0), np.intp), np.zeros((len(vectors), 0), np.float32)
-    rows, cosines = zip(*_nearest_blocks(vectors, count), strict=True)
+    rows, cosines = zip(*_nearest_blocks(vectors, count, among), strict=True)
     return np.concatenate(rows), np.concatenate(cosines)
 
 
@@ -71,10 +72,11 @@ def _graph(vectors: Floats, neighbours: int) -> scipy.sparse.csr_array:
     return scipy.sparse.csr_array(scale @ both_ways @ scale).astype(np.float32)
 
 
-def _nearest_blocks(vectors: Floats, count: int) -> Iterator[tuple[NDArray[np.intp], Floats]]:
+def _nearest_blocks(vectors: Floats, count: int, among: Floats | None) -> Iterator[tuple[NDArray[np.intp], Floats]]:
     for start in range(0, len(vectors), _BLOCK):
-        likeness = vectors[start : start + _BLOCK] @ vectors.T
-        rows = np.arange(len(likeness))
-        likeness[rows, start + rows] = -np.inf
+        likeness = vectors[start : start + _BLOCK] @ (vectors if among is None else among).T
+        if among is None:
+            rows = np.arange(len(likeness))
+            likeness[rows, start + rows] = -np.inf
         near = np.argpartition(-likeness, count - 1, axis=1)[:, :count]
         yield near, np.take_along_axis(likeness, near, axis=1)

@@ -14,27 +14,43 @@ from teacher.example import Example, content_id, normalise
 from teacher.neighbours import nearest, unit
 
 Words = list[str]
-_NEIGHBOURS = 8  # of which one takes a word's place
+_NEIGHBOURS, _UNSEEN = 8, 4  # of which one takes a word's place; among words that the texts have, and lack
 _REPLACED, _DROPPED, _TWICE = 0.2, 0.15, 0.3  # shares of words, of words, and of variants that are varied once more
 
 
 class WordNeighbours:
-    """For each word of some texts that has an embedding: the words whose embeddings are nearest by cosine."""
+    """For each word of some texts that has an embedding: the words whose embeddings are nearest by cosine.
+
+    Half of those drawn are words that the texts have, half are words that they lack, as far as `vocabulary` has whole
+    words: what a student will be asked about has both.
+    """
 
     def __init__(self, texts: Sequence[str], vocabulary: Mapping[str, int], embeddings: NDArray[np.float32]) -> None:
-        """Look the words of `texts` up in the rows (vocabulary, width) that `vocabulary` names."""
+        """Look words up in the rows (vocabulary, width) that `vocabulary` names."""
         used = {word for text in texts for word in text.lower().split() if word.isalpha()}
-        self._words = sorted(word for word in used if word in vocabulary)
-        self._position = {word: position for position, word in enumerate(self._words)}
-        vectors = unit(embeddings[[vocabulary[word] for word in self._words]])
-        self._near, _ = nearest(vectors, _NEIGHBOURS)
+        known = sorted(used & vocabulary.keys())
+        unseen = sorted(_whole_words(vocabulary) - used)
+        vectors, others = (unit(embeddings[[vocabulary[word] for word in words]]) for words in (known, unseen))
+        near, far = nearest(vectors, _NEIGHBOURS)[0], nearest(vectors, _UNSEEN, others)[0]
+        self._near: dict[str, list[list[str]]] = {
+            word: [words for words in ([known[at] for at in near[row]], [unseen[at] for at in far[row]]) if words]
+            for row, word in enumerate(known)
+        }
 
     def draw(self, word: str, random: np.random.Generator) -> str:
         """Return one of the neighbours of `word`, or `word` where none is known."""
-        position = self._position.get(word.lower())
-        if position is None or not self._near.shape[1]:
+        kinds = self._near.get(word.lower())
+        if not kinds:
             return word
-        return self._words[int(self._near[position, random.integers(self._near.shape[1])])]
+        words = kinds[int(random.integers(len(kinds)))]
+        return words[int(random.integers(len(words)))]
+
+
+def _whole_words(vocabulary: Mapping[str, int]) -> set[str]:
+    """Return the tokens of a WordPiece vocabulary that are words of three letters or more; of another one none."""
+    if not any(token.startswith("##") for token in vocabulary):
+        return set()  # nothing tells a word from a piece of one
+    return {token for token in vocabulary if len(token) > 2 and token.isalpha() and token == token.lower()}
 
 
 def word_neighbours(model: str, texts: Sequence[str]) -> WordNeighbours:

@@ -26,6 +26,16 @@ def test_there_are_no_more_neighbours_than_other_rows(clusters: np.ndarray) -> N
     assert nearest(clusters[:1], 10)[0].shape == (1, 0)
 
 
+def test_neighbours_among_other_vectors_are_those_of_an_exhaustive_search(
+    clusters: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("teacher.neighbours._BLOCK", 7)
+    rows, _ = nearest(clusters[:16], 3, clusters[10:])
+    wanted = np.argsort(-(clusters[:16] @ clusters[10:].T), axis=1)[:, :3]
+    assert np.array_equal(np.sort(rows), np.sort(wanted))
+    assert nearest(clusters, 3, clusters[:0])[0].shape == (40, 0)
+
+
 def test_a_wrong_answer_among_right_ones_is_outvoted_and_rows_still_sum_to_1(clusters: np.ndarray) -> None:
     probs = np.repeat(np.array([[0.9, 0.1], [0.2, 0.8]], np.float32), 20, axis=0)
     probs[3] = [0.3, 0.7]

@@ -1,5 +1,6 @@
 import numpy as np
 
+from teacher.encoder import load_tokenizer
 from teacher.example import content_id
 from teacher.variants import WordNeighbours, make_variants, word_neighbours
 
@@ -53,10 +54,26 @@ def test_a_word_is_replaced_by_the_nearest_word_of_the_corpus_by_angle() -> None
     assert nearest.draw("parcel", random) in ("package", "money")
 
 
-def test_only_words_that_the_corpus_uses_are_neighbours() -> None:
+def test_without_whole_words_in_the_vocabulary_only_words_of_the_corpus_are_neighbours() -> None:
     neighbours = WordNeighbours(["parcel package"], VOCABULARY, EMBEDDINGS)
     random = np.random.default_rng(0)
     assert {neighbours.draw("parcel", random) for _ in range(20)} == {"package"}
+
+
+def test_half_of_the_neighbours_are_words_that_the_corpus_lacks() -> None:
+    words = ("parcel", "package", "crate", "cash", "##age", "to", "Box")
+    vectors = np.array([[1, 0], [0.9, 0.1], [0.95, 0], [0, 1], [1, 0.01], [1, 0.02], [1, 0.03]], np.float32)
+    neighbours = WordNeighbours(["parcel package"], {word: row for row, word in enumerate(words)}, vectors)
+    random = np.random.default_rng(0)
+    drawn = [neighbours.draw("parcel", random) for _ in range(600)]
+    assert set(drawn) == {"package", "crate", "cash"}
+    assert 0.4 < drawn.count("package") / len(drawn) < 0.6
+
+
+def test_a_word_that_stands_alone_takes_its_neighbours_from_the_vocabulary() -> None:
+    vocabulary = {"parcel": 0, "crate": 1, "##age": 2}
+    neighbours = WordNeighbours(["parcel"], vocabulary, np.eye(3, dtype=np.float32))
+    assert neighbours.draw("Parcel", np.random.default_rng(0)) == "crate"
 
 
 def test_the_neighbours_come_from_the_embeddings_of_an_encoder(tiny_encoder) -> None:  # type: ignore[no-untyped-def]
@@ -64,5 +81,6 @@ def test_the_neighbours_come_from_the_embeddings_of_an_encoder(tiny_encoder) -> 
     variants = make_variants(TEXTS, 5, neighbours, seed=0)
     used = {word for text in TEXTS for word in text.split()}
     replaced = [one for one in variants if len(one.text.split()) > 3]
-    assert replaced
     assert any(set(one.text.split()) <= used for one in replaced)
+    known = set(load_tokenizer(str(tiny_encoder)).get_vocab())
+    assert any(set(one.text.split()) & (known - used) for one in replaced)
