@@ -31,8 +31,8 @@ from teacher.variants import make_variants, word_neighbours
 
 DEV_SCORES = "dev_scores.json"
 TFIDF_ON_GOLD = "tfidf_on_gold.npz"
-_MOST_COPIES = 10
-_VARIED_TEXTS = 150_000  # a student of a larger pool hardly sees a text twice
+_MOST_COPIES, _MOST_VARIANTS = 10, 150_000
+_MANY_TEXTS = 40_000  # a student of a larger pool hardly sees a text of its own twice
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,8 @@ def label(teacher: Path, spec: LabelSpec, inputs: LabelInputs, directory: Path) 
     encoder = encoder_of(teacher)
     copies = spec.variants
     if copies is None:
-        copies = min(_MOST_COPIES, _VARIED_TEXTS // max(rows, 1)) if encoder else 0
+        is_varied = encoder and rows <= _MANY_TEXTS
+        copies = min(_MOST_COPIES, _MOST_VARIANTS // max(rows, 1)) if is_varied else 0
     if copies:
         folder = directory / VARIANTS
         folder.mkdir(exist_ok=True)

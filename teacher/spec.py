@@ -300,7 +300,7 @@ class LabelSpec(ModelSpec):
         ge=0,
         le=64,
         description="variants of each pool text that the teacher labels beside it; null: 10, fewer in a pool of more "
-        "than 15,000 texts, where the teacher consists of encoders, else 0",
+        "than 15,000 texts, 0 above 40,000 and where the teacher does not consist of encoders",
     )
     shard_rows: int = Field(20_000, ge=1, le=1_000_000, description="rows that one shard file holds")
     weak_teacher: Literal["stop", "warn"] = Field(

@@ -103,6 +103,19 @@ def test_no_variant_is_a_text_of_test(
     assert not kept & {one.id for one in made[::2]}
 
 
+def test_a_larger_pool_has_fewer_variants_of_each_text_and_then_none(
+    small_teacher: Path, small_corpus: Path, small_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = len(read_part(small_corpus, "pool"))
+    inputs = LabelInputs(small_corpus, small_task)
+    monkeypatch.setattr("distill.teach._MOST_VARIANTS", 2 * rows)
+    label(small_teacher, LabelSpec(), inputs, tmp_path / "fewer")
+    assert rows < len(read_part(tmp_path / "fewer" / VARIANTS, "variants")) <= 2 * rows
+    monkeypatch.setattr("distill.teach._MANY_TEXTS", rows - 1)
+    label(small_teacher, LabelSpec(), inputs, tmp_path / "none")
+    assert read_variants(tmp_path / "none") is None
+
+
 def test_no_variants_are_made_when_none_are_wanted(
     small_teacher: Path, small_corpus: Path, small_task: Task, tmp_path: Path
 ) -> None:
