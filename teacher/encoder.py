@@ -110,17 +110,13 @@ def fine_tune(
         return model
 
     soup = trained(first)
-    for number in range(1, spec.soup or _soup_for(len(lesson[0]))):
+    for number in range(1, spec.soup or (_SOUP if len(lesson[0]) <= _MANY_ROWS else 1)):
         member = trained(first + number)
         with torch.no_grad():
             for mean, new in zip(soup.parameters(), member.parameters(), strict=True):
                 mean.lerp_(new, 1 / (number + 1))
     shutil.rmtree(checkpoints, ignore_errors=True)
     return soup
-
-
-def _soup_for(rows: int) -> int:
-    return _SOUP if rows <= _MANY_ROWS else 1
 
 
 def calibrate_and_save(

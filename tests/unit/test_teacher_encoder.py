@@ -95,6 +95,20 @@ def test_a_soup_is_the_mean_of_what_the_next_seeds_would_give(tiny_encoder: Path
         torch.testing.assert_close(tensor, sum(member[name] for member in members) / 3)
 
 
+def test_two_are_averaged_unless_there_are_many_rows(
+    tiny_encoder: Path, gold: Gold, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fitted(name: str, soup: int | None) -> str:
+        (tmp_path / name).mkdir()
+        fit_encoder(EncoderSpec(model=str(tiny_encoder), epochs=1, max_tokens=32, soup=soup), gold, tmp_path / name)
+        return read_card(tmp_path / name).fingerprint
+
+    one, two = fitted("one", 1), fitted("two", 2)
+    assert fitted("few", None) == two
+    monkeypatch.setattr(module, "_MANY_ROWS", len(gold.train) - 1)
+    assert fitted("many", None) == one
+
+
 def test_a_member_that_was_finished_is_not_trained_again(tiny_encoder: Path, gold: Gold, tmp_path: Path) -> None:
     spec = EncoderSpec(model=str(tiny_encoder), epochs=2, learning_rate=1e-3, max_tokens=32, soup=2)
     rows_of_one = 2 * math.ceil(len(gold.train) / spec.batch_size) * spec.batch_size

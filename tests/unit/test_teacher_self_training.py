@@ -9,6 +9,7 @@ from teacher.base import read_card
 from teacher.corpus import iterate_part, read_part
 from teacher.encoder import Gold
 from teacher.errors import TeacherError
+from teacher.finetune import FineTuner
 from teacher.kinds import encoder_of, fit_teacher, load_teacher
 from teacher.neighbours import spread_answers
 from teacher.self_training import fit_self_training
@@ -133,6 +134,22 @@ def test_the_card_of_a_refitted_teacher_keeps_the_score_that_dev_gave_before(
         scores.append(read_card(tmp_path / str(refit)).dev_score)
     assert scores[0] is None
     assert 0 <= scores[1] <= 1
+
+
+def test_each_lesson_is_learned_once(
+    gold: Gold, tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds = []
+
+    class Counted(FineTuner):
+        def fit(self) -> list[dict[str, float]]:
+            seeds.append(self.args.seed)
+            return super().fit()
+
+    monkeypatch.setattr("teacher.encoder.FineTuner", Counted)
+    lessons = spec(tiny_encoder, epochs=1, rounds=2)
+    fit_self_training(lessons, gold, lambda known: Oracle(known.task), tmp_path)
+    assert seeds == [gold.seed, gold.seed + 1]
 
 
 def test_only_an_encoder_is_fitted_twice(tiny_encoder: Path) -> None:
