@@ -16,8 +16,8 @@ demo: $(STAMP) ## distil the demo corpus: one teacher, one student, one report
 clients: $(STAMP) ## the environment of a foreign client, which a test makes when it is missing
 	$(BIN)/python benchmarks/rival.py
 
-test: $(STAMP) ## run the tests
-	$(BIN)/python -m pytest
+test: $(STAMP) ## run the tests, one process and one thread a core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 check: $(STAMP) ## lint, format and type checks; known holes in dependencies
 	$(BIN)/ruff check .
