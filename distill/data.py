@@ -73,6 +73,11 @@ def read_transfer(corpus: Path, labels: Path, task: Task, part: PartName) -> Tra
     return Transfer([example.text for example in examples], soft, targets, has_gold)
 
 
+def label_stores(labels: Path) -> list[Path]:
+    """Return the store of the pool's answers and, where variants were made, that of theirs."""
+    return [folder for folder in (labels, labels / VARIANTS) if folder.is_dir()]
+
+
 def read_variants(labels: Path) -> Transfer | None:
     """Return the variants of pool texts with the teacher's answers to them; None where none were made."""
     folder = labels / VARIANTS

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from distill.background import Background, read_background
-from distill.data import Transfer, labelled_rows, needed_tokens, read_transfer, read_variants
+from distill.data import Transfer, label_stores, labelled_rows, needed_tokens, read_transfer, read_variants
 from distill.losses import distillation_objective
 from distill.scores import dev_score
 from distill.spec import Part, TrainSpec
@@ -28,10 +28,12 @@ from student.static import StaticForSequenceClassification
 from student.vocabulary import changed_splits, prove_unchanged, trim_vocabulary
 from teacher.corpus import read_part
 from teacher.encoder import load_embedder
+from teacher.example import content_id
 from teacher.files import write_atomically
 from teacher.finetune import FineTuner, Recipe, Run, TokenRows, epochs_for, gold_epochs, last_whole_checkpoint
 from teacher.kinds import linear_head
 from teacher.processes import is_first_process, wait_for_all
+from teacher.soft_labels import read_embeddings
 from teacher.task import PROBLEM_TYPES, Task
 
 METRICS = "metrics.json"
@@ -259,7 +261,17 @@ def _pause(part: Part, train: TrainSpec) -> dict[str, Any]:
 
 
 def _embed(inputs: TrainInputs, embedder: str, max_tokens: int, texts: Sequence[str]) -> NDArray[np.float16]:
-    """Return the teacher's sentence embeddings (texts, width), from the shared folder where they are there."""
+    """Return the teacher's sentence embeddings (texts, width): those that stand beside its answers, or in the shared
+    folder, and the others asked for."""
+    stored, found = read_embeddings(label_stores(inputs.labels), [content_id(text) for text in texts])
+    if not found.all():
+        asked = _ask_embeddings(inputs, embedder, max_tokens, [texts[row] for row in np.flatnonzero(~found).tolist()])
+        stored = stored if found.any() else np.zeros((len(texts), asked.shape[1]), np.float16)
+        stored[~found] = asked
+    return stored
+
+
+def _ask_embeddings(inputs: TrainInputs, embedder: str, max_tokens: int, texts: Sequence[str]) -> NDArray[np.float16]:
     shared = inputs.part.shared
     kept = shared and shared / f"embeddings-{max_tokens}.npy"
     if kept and kept.is_file():

@@ -147,16 +147,19 @@ class EncoderTeacher:
             load_pooled(directory, unit_length=card.kind == "prototypes") if pooled else _load_trained(directory)
         )
         self.parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        self._extra = ("embeddings",) if pooled else ()
         self.scorer = TextScorer(self.model, load_tokenizer(directory), card.max_tokens)
         self._columns = align_columns(self.model, self.task)
         self._temperature = card.temperature
 
     def label(self, texts: Sequence[str]) -> SoftLabels:
         """Return softmax or sigmoid of the calibrated logits; no mass lies outside the labels."""
-        logits = torch.from_numpy(self.scorer.logits(texts)[:, self._columns] / self._temperature)
+        outputs = self.scorer.outputs(texts, *self._extra)
+        logits = torch.from_numpy(outputs["logits"][:, self._columns] / self._temperature)
         probs = ACTIVATIONS[self.task.kind](logits).numpy()
         ids = tuple(content_id(text) for text in texts)
-        return SoftLabels(ids, probs, np.zeros(len(ids), np.float32), self.method)
+        embeddings = outputs["embeddings"].astype(np.float16) if "embeddings" in outputs else None
+        return SoftLabels(ids, probs, np.zeros(len(ids), np.float32), self.method, embeddings=embeddings)
 
 
 def load_embedder(model: str, max_tokens: int) -> TextScorer:

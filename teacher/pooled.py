@@ -49,12 +49,14 @@ class PooledClassifier(PooledEncoder):
         self.dropout = torch.nn.Dropout(0.1)
         self.head = torch.nn.Linear(encoder.config.hidden_size, labels)
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return `logits` (batch, labels)."""
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, output_embeddings: bool = False
+    ) -> dict[str, torch.Tensor]:
+        """Return `logits` (batch, labels) and, where asked for, what `PooledEncoder` gives as `embeddings`."""
         pooled = self.pool(input_ids, attention_mask)
-        if self.unit_length:
-            pooled = torch.nn.functional.normalize(pooled, dim=-1)
-        return {"logits": self.head(self.dropout(pooled))}
+        unit = torch.nn.functional.normalize(pooled, dim=-1)
+        logits = self.head(self.dropout(unit if self.unit_length else pooled))
+        return {"logits": logits, "embeddings": unit} if output_embeddings else {"logits": logits}
 
     def save(self, directory: Path) -> None:
         """Write the encoder's checkpoint and the head into `directory`."""

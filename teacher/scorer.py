@@ -32,32 +32,44 @@ class TextScorer:
 
     def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return logits (N, C) in the order of `texts`; raise TeacherError when one is not finite."""
+        return self.outputs(texts)["logits"]
+
+    def outputs(self, texts: Sequence[str], *extra: str) -> dict[str, NDArray[np.float32]]:
+        """Return `logits` and, of a model that takes `output_NAME`, each output of `extra`, (N, ...), from one pass.
+
+        No text has no extra output. Raises as `logits` does.
+        """
         rows = TokenRows(self.tokenizer, texts, self.max_tokens)
         if self._bf16 is None and len(rows) >= _AGREEMENT_TEXTS:
             self._bf16 = bf16_is_native() and self._bf16_agrees(rows)
-        scores = self._run(rows, np.arange(len(rows)), bool(self._bf16))
-        if not np.isfinite(scores).all():
+        found = self._run(rows, np.arange(len(rows)), bool(self._bf16), extra)
+        if not np.isfinite(found["logits"]).all():
             raise TeacherError("the model answered with NaN or infinity; its weights are damaged or overflowed")
-        return scores
+        return found
 
     def _bf16_agrees(self, rows: TokenRows) -> bool:
         sample = np.linspace(0, len(rows) - 1, _AGREEMENT_TEXTS).astype(int)
-        exact, quick = self._run(rows, sample, False), self._run(rows, sample, True)
-        return bool((exact.argmax(axis=1) == quick.argmax(axis=1)).mean() >= _AGREEMENT_SHARE)
+        exact, quick = (self._run(rows, sample, bf16)["logits"].argmax(axis=1) for bf16 in (False, True))
+        return bool((exact == quick).mean() >= _AGREEMENT_SHARE)
 
-    def _run(self, rows: TokenRows, wanted: NDArray[np.intp], bf16: bool) -> NDArray[np.float32]:
+    def _run(
+        self, rows: TokenRows, wanted: NDArray[np.intp], bf16: bool, extra: Sequence[str] = ()
+    ) -> dict[str, NDArray[np.float32]]:
+        asked = {f"output_{name}": True for name in extra}
         device = next(self.model.parameters()).device
         lengths = np.minimum(round_up(rows.lengths[wanted]), self.max_tokens)
         cuts = batches(np.argsort(lengths, kind="stable"), lengths)
-        scores = np.empty((len(wanted), self.model.num_labels), np.float32)
+        found = {"logits": np.empty((len(wanted), self.model.num_labels), np.float32)}
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             for chosen in cuts:
                 tokens = [rows.tokens(row) for row in wanted[chosen]]
                 # A few texts at once are answered in their own shape, as fast as can be.
                 batch = self._pad(tokens, int(lengths[chosen[-1]]) if len(cuts) > 1 else None)
-                answer = self.model(**{name: array.to(device) for name, array in batch.items()})
-                scores[chosen] = answer["logits"][: len(chosen)].float().cpu().numpy()
-        return scores
+                answer = self.model(**{name: array.to(device) for name, array in batch.items()}, **asked)
+                for name in ("logits", *extra):
+                    given = answer[name][: len(chosen)].float().cpu().numpy()
+                    found.setdefault(name, np.empty((len(wanted), *given.shape[1:]), np.float32))[chosen] = given
+        return found
 
     def _pad(self, tokens: list[NDArray[np.int32]], length: int | None) -> dict[str, torch.Tensor]:
         """Return a batch of the one shape that all batches of `length` have; None: of the shape of `tokens`."""

@@ -8,9 +8,10 @@ answered, so an interrupted store goes on only with the same teacher and the sam
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -41,7 +42,8 @@ class SoftLabels:
     """Answers at temperature 1: `probs` float32 (N, C); `outside` float32 (N,), mass on no label at all.
 
     What only some teachers know of a row is None where they do not: its price, the ids of the gold rows and passages
-    it was answered from, and how far the members of a committee disagree (nats). `rejected` are texts beside the N.
+    it was answered from, how far the members of a committee disagree (nats), and the unit-length sentence embeddings
+    (N, width) that a pooled encoder answered from. `rejected` are texts beside the N.
     """
 
     ids: tuple[str, ...]
@@ -52,6 +54,7 @@ class SoftLabels:
     cost_usd: NDArray[np.float64] | None = None
     sources: tuple[tuple[str, ...], ...] | None = None
     disagreement: NDArray[np.float32] | None = None
+    embeddings: NDArray[np.float16] | None = None
 
     @property
     def spent_usd(self) -> list[float]:
@@ -202,13 +205,7 @@ class StoredLabels:
 
 def read_store(directory: Path) -> StoredLabels:
     """Read and verify a finished store; raise StoreError naming the shard that is missing or damaged."""
-    try:
-        text = (directory / "meta.json").read_bytes()
-    except FileNotFoundError as error:
-        raise StoreError(f"{directory}: no meta.json, so labelling never finished; run distill label") from error
-    meta = _read_meta(text)
-    if meta is None:
-        raise StoreError(f"{directory}/meta.json is damaged; delete the folder and label again")
+    meta = _meta_in(directory)
     for name, digest in meta.parts.items():
         path = directory / name
         if not path.is_file() or file_digest(path) != digest:
@@ -216,19 +213,42 @@ def read_store(directory: Path) -> StoredLabels:
             raise StoreError(f"{path} is {state}; delete the folder and label again")
     keys = [np.empty(0, np.uint64)]
     probs = [np.empty((0, len(meta.labels)), np.float32)]
-    for shard_ids, shard_probs in _shards(directory, meta):
-        keys.append(_as_keys(shard_ids))
-        probs.append(shard_probs)
+    for table in _shards(directory, meta, "top", "probs", "rest"):
+        keys.append(_as_keys(table["id"].to_pylist()))
+        probs.append(_from_table(table, len(meta.labels)))
     all_keys = np.concatenate(keys)
     order = np.argsort(all_keys, kind="stable")
     return StoredLabels(meta, all_keys[order], np.concatenate(probs)[order])
 
 
-def _shards(directory: Path, meta: StoreMeta) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
+def read_embeddings(directories: Iterable[Path], ids: Sequence[str]) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
+    """Return the sentence embeddings (N, width) of `ids` in stores that `read_store` has verified, and which are there.
+
+    The others are zeros; the width is 0 where no teacher gave any.
+    """
+    keys, stored = [np.empty(0, np.uint64)], []
+    for directory in directories:
+        for table in _shards(directory, _meta_in(directory), "embedding"):
+            if len(table) and "embedding" in table.column_names:
+                keys.append(_as_keys(table["id"].to_pylist()))
+                stored.append(_rows_of(table["embedding"]))
+    if not stored:
+        return np.zeros((len(ids), 0), np.float16), np.zeros(len(ids), bool)
+    all_keys = np.concatenate(keys)
+    order = np.argsort(all_keys, kind="stable")
+    position, found = _position(all_keys[order], _as_keys(ids))
+    embeddings = np.concatenate(stored)[order[position]]
+    embeddings[~found] = 0
+    return embeddings, found
+
+
+def _shards(directory: Path, meta: StoreMeta, *columns: str) -> Iterator[pa.Table]:
+    """Yield the ids of the answered rows of each shard, and those of `columns` that it has."""
     for name in meta.parts:
-        table = pq.read_table(directory / name)
-        table = table.filter(table["rejected"].is_null())
-        yield table["id"].to_pylist(), _from_table(table, len(meta.labels))
+        present = pq.read_schema(directory / name).names
+        kept = [column for column in ("id", "rejected", *columns) if column in present]
+        table = pq.read_table(directory / name, columns=kept)
+        yield table.filter(table["rejected"].is_null())
 
 
 def _to_table(answers: SoftLabels) -> pa.Table:
@@ -251,6 +271,9 @@ def _to_table(answers: SoftLabels) -> pa.Table:
         "rejected": pa.array([*unknown, *(one.reason for one in refused)], pa.string()),
         "raw": pa.array([*unknown, *(one.raw for one in refused)], pa.string()),
     }
+    if answers.embeddings is not None:
+        none = np.zeros((len(refused), answers.embeddings.shape[1]), np.float16)
+        columns["embedding"] = _row_column(np.concatenate([answers.embeddings, none]))
     return pa.table(columns)
 
 
@@ -261,23 +284,32 @@ def _listed(values: NDArray[np.floating] | None, unknown: list[None]) -> list[fl
 def _probability_columns(probs: NDArray[np.float32]) -> dict[str, pa.Array]:
     labels = probs.shape[1]
     if labels <= DENSE_LABELS:
-        flat = pa.array(np.ascontiguousarray(probs).ravel())
-        return {"probs": pa.FixedSizeListArray.from_arrays(flat, labels)}
+        return {"probs": _row_column(probs)}
     top = np.argpartition(-probs, DENSE_LABELS, axis=1)[:, :DENSE_LABELS]
     kept = np.take_along_axis(probs, top, axis=1)
     return {
-        "top": pa.FixedSizeListArray.from_arrays(pa.array(top.astype(np.int32).ravel()), DENSE_LABELS),
-        "probs": pa.FixedSizeListArray.from_arrays(pa.array(kept.ravel()), DENSE_LABELS),
+        "top": _row_column(top.astype(np.int32)),
+        "probs": _row_column(kept),
         "rest": pa.array((probs.sum(axis=1) - kept.sum(axis=1)).astype(np.float32)),
     }
 
 
+def _row_column(rows: NDArray[Any]) -> pa.Array:
+    """Return a matrix as one list a row."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(rows).ravel()), rows.shape[1])
+
+
+def _rows_of(column: pa.ChunkedArray) -> NDArray[Any]:
+    """Return the matrix that `_row_column` wrote."""
+    flat: NDArray[Any] = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(-1, column.type.list_size)
+
+
 def _from_table(table: pa.Table, labels: int) -> NDArray[np.float32]:
-    flat = table["probs"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    kept = _rows_of(table["probs"])
     if "top" not in table.column_names:
-        return np.asarray(flat.reshape(-1, labels), np.float32)
-    kept = flat.reshape(-1, DENSE_LABELS)
-    top = table["top"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, DENSE_LABELS)
+        return np.asarray(kept, np.float32)
+    top = _rows_of(table["top"])
     rest = np.clip(table["rest"].to_numpy(), 0, None) / (labels - DENSE_LABELS)
     probs = np.repeat(rest[:, None], labels, axis=1).astype(np.float32)
     np.put_along_axis(probs, top, kept, axis=1)
@@ -297,6 +329,17 @@ def _as_keys(ids: Sequence[str]) -> NDArray[np.uint64]:
     return np.fromiter((int(content_id, 16) for content_id in ids), np.uint64, len(ids))
 
 
+def _meta_in(directory: Path) -> StoreMeta:
+    try:
+        text = (directory / "meta.json").read_bytes()
+    except FileNotFoundError as error:
+        raise StoreError(f"{directory}: no meta.json, so labelling never finished; run distill label") from error
+    meta = _read_meta(text)
+    if meta is None:
+        raise StoreError(f"{directory}/meta.json is damaged; delete the folder and label again")
+    return meta
+
+
 def _read_meta(text: bytes) -> StoreMeta | None:
     """Return what meta.json says; None when it is not as it was written."""
     try:
@@ -314,4 +357,7 @@ def _stored_table(path: Path, wanted: pa.Schema) -> pa.Table | None:
         _as_keys(table["id"].to_pylist())
     except (pa.ArrowException, OSError, ValueError, TypeError):
         return None
-    return table if table.schema.equals(wanted, check_metadata=True) else None
+    schema = table.schema
+    if (place := schema.get_field_index("embedding")) >= 0:  # which not every teacher of every version gives
+        schema = schema.remove(place)
+    return table if schema.equals(wanted, check_metadata=True) else None

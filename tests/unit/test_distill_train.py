@@ -9,6 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, RobertaConfig
 
+from distill import train as module
+from distill.data import VARIANTS
 from distill.scores import dev_score
 from distill.spec import TrainSpec
 from distill.train import (
@@ -90,6 +92,30 @@ def test_a_student_of_another_width_than_its_teacher_can_follow_it(
     narrow = StudentSpec(init="config", layers=1, width=8, heads=2)
     train_student(inputs, str(small_teacher), small_teacher, narrow, QUICK, tmp_path)
     assert AutoModelForSequenceClassification.from_pretrained(tmp_path).config.hidden_size == 8
+
+
+def test_the_embeddings_of_texts_that_were_labelled_are_not_asked_for_again(
+    inputs: TrainInputs, small_teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    embedder = module.load_embedder
+
+    def watched(model: str, max_tokens: int) -> TextScorer:
+        scorer = embedder(model, max_tokens)
+        monkeypatch.setattr(scorer, "logits", lambda texts: asked.extend(texts) or TextScorer.logits(scorer, texts))
+        return scorer
+
+    monkeypatch.setattr(module, "load_embedder", watched)
+    known = [example.text for example in read_part(inputs.corpus, "pool")]
+    known += [example.text for example in read_part(inputs.labels / VARIANTS, VARIANTS)]
+    strange = ["nobody labelled this", "nor this"]
+    found = module._embed(inputs, str(small_teacher), 32, [strange[0], *known, strange[1]])
+    assert asked == strange
+    wanted = embedder(str(small_teacher), 32).logits([strange[0], *known, strange[1]])
+    np.testing.assert_allclose(found, wanted, atol=1e-3)
+    asked.clear()
+    module._embed(inputs, str(small_teacher), 32, known)
+    assert not asked
 
 
 def test_progress_counts_rows(inputs: TrainInputs, small_teacher: Path, tmp_path: Path) -> None:

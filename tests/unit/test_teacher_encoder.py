@@ -230,6 +230,13 @@ def test_an_embedder_gives_the_unit_length_mean_of_the_encoders_states(small_tea
     np.testing.assert_allclose(embeddings[0], mean / np.linalg.norm(mean), atol=1e-5)
 
 
+def test_answers_carry_the_embeddings_that_the_head_read(small_teacher: Path) -> None:
+    found = EncoderTeacher(small_teacher).label(TEXTS).embeddings
+    assert found is not None
+    assert found.dtype == np.float16
+    np.testing.assert_allclose(found, load_embedder(str(small_teacher), 32).logits(TEXTS), atol=1e-3)
+
+
 def test_a_folder_without_a_tokenizer_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match=f"found no tokenizer in {tmp_path}"):
         load_tokenizer(tmp_path)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from teacher.errors import StoreError
 from teacher.example import content_id
-from teacher.soft_labels import DENSE_LABELS, LabelStore, Rejected, SoftLabels, read_store
+from teacher.soft_labels import DENSE_LABELS, LabelStore, Rejected, SoftLabels, read_embeddings, read_store
 from teacher.task import Task, TaskKind
 
 TASK = Task(TaskKind.SINGLE_LABEL, ("delivery", "payment", "size"))
@@ -237,3 +237,40 @@ def test_a_full_disk_leaves_the_earlier_shards_and_the_store_goes_on(
     store.append(answers(10, 20))
     store.finish("a corpus")
     np.testing.assert_array_equal(read_store(tmp_path).probs(ids(10, 20)), answers(10, 20).probs)
+
+
+def embedded(start: int, stop: int) -> SoftLabels:
+    vectors = np.random.default_rng(start).normal(size=(stop - start, 5)).astype(np.float16)
+    rejected = (Rejected(content_id(f"refused {start}"), "no answer"),)
+    return replace(answers(start, stop), embeddings=vectors, rejected=rejected)
+
+
+def test_embeddings_are_found_by_id_in_several_stores(tmp_path: Path) -> None:
+    for number, name in enumerate(("pool", "variants")):
+        store = LabelStore(tmp_path / name, TASK, "a teacher")
+        store.append(embedded(10 * number, 10 * number + 10))
+        store.finish("a corpus")
+    wanted = (*ids(15, 17), content_id("refused 0"), content_id("never asked"), *ids(3, 4))
+    vectors, found = read_embeddings([tmp_path / "pool", tmp_path / "variants"], wanted)
+    assert found.tolist() == [True, True, False, False, True]
+    assert vectors.dtype == np.float16
+    np.testing.assert_array_equal(vectors[:2], embedded(10, 20).embeddings[5:7])  # type: ignore[index]
+    np.testing.assert_array_equal(vectors[4], embedded(0, 10).embeddings[3])  # type: ignore[index]
+    assert not vectors[2:4].any()
+    np.testing.assert_array_equal(read_store(tmp_path / "pool").probs(ids(0, 10)), answers(0, 10).probs)
+
+
+def test_a_store_without_embeddings_has_none(tmp_path: Path) -> None:
+    vectors, found = read_embeddings([finished(tmp_path)], ids(0, 4))
+    assert vectors.shape == (4, 0)
+    assert not found.any()
+
+
+def test_a_store_that_was_begun_without_embeddings_goes_on_with_them(tmp_path: Path) -> None:
+    LabelStore(tmp_path, TASK, "a teacher").append(answers(0, 10))
+    store = LabelStore(tmp_path, TASK, "a teacher")
+    store.append(embedded(10, 20))
+    store = LabelStore(tmp_path, TASK, "a teacher")
+    assert store.rows == 20
+    store.finish("a corpus")
+    assert read_embeddings([tmp_path], ids(8, 12))[1].tolist() == [False, False, True, True]
