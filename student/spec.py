@@ -38,7 +38,7 @@ class StudentSpec(BaseModel):
     width: int | None = Field(None, ge=8, le=4096)
     heads: int | None = Field(None, ge=1, le=64)
     intermediate: int | None = Field(None, ge=8, le=16384)
-    ngram_rows: int | None = Field(None, ge=1, le=2**24)
+    ngram_rows: int | None = Field(None, ge=1, le=2**22)
     ngram_width: int | None = Field(None, ge=1, le=4096)
     vocabulary: Literal["shared", "trimmed", "full"] = Field(
         "shared",

@@ -3,7 +3,6 @@
 Knows nothing of labels and of training; `static.py` holds the model itself.
 """
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -16,6 +15,7 @@ from student.static import StaticConfig, StaticForSequenceClassification
 _BATCH_TOKENS = 512
 _SCALE = 0.1  # root mean square of the token embeddings a student starts with
 _NGRAM_SCALE = 0.02
+_SUM_SCALE = 0.2  # of the normalised sums, about that of the maxima beside them
 
 
 def build_static(
@@ -33,12 +33,11 @@ def build_static(
     }
     chosen = {name: value for name, value in sizes.items() if value is not None}
     config = StaticConfig(vocab_size=shape.vocab_size, pad_token_id=shape.pad_token_id, **chosen)
-    config.pooling_heads = math.gcd(config.pooling_heads, config.hidden_size)
     config.update(dict(options))
     student = StaticForSequenceClassification(config)
     with torch.no_grad():
-        torch.nn.init.normal_(student.embedder.ngrams.weight, std=_NGRAM_SCALE)
-        student.embedder.word_scores.weight.zero_()
+        torch.nn.init.normal_(student.embedder.ngrams.weight[1:], std=_NGRAM_SCALE)  # the first is nobody's
+        student.embedder.norm.weight.fill_(_SUM_SCALE)
         torch.nn.init.xavier_uniform_(student.dense.weight)
         words = student.embedder.words.weight[:-1]  # the last is nobody
         if spec.init == "config":

@@ -13,7 +13,7 @@ from export.quantize import quantize_int8
 from export.runtime import OnnxClassifier
 from student.model import Head, build_student
 from student.spec import StudentSpec
-from student.static import draw_codes, hash_ngrams
+from student.static import draw_codes, draw_windows, hash_ngrams
 from tests.conftest import LABELS
 
 HEAD = Head(LABELS, "single_label_classification")
@@ -37,43 +37,57 @@ def checkpoint(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     model = build(tiny_encoder)
     with torch.no_grad():
         model.embedder.ngrams.weight.normal_()
-        model.embedder.word_scores.weight.normal_()
+        model.embedder.ngrams.weight[0] = 0
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(tiny_encoder).save_pretrained(folder)
     return folder
 
 
+def hashed(ids: list[list[int]], lengths: tuple[int, ...], rows: int) -> torch.Tensor:
+    """Return the rows of tokens below 10, of which 10 is nobody."""
+    return hash_ngrams(torch.tensor(ids), draw_codes(10, lengths), draw_windows(lengths), rows)
+
+
 def test_an_ngram_is_its_tokens_in_their_order() -> None:
-    rows = hash_ngrams(torch.tensor([[5, 9, 7, 5, 9, 9, 5]]), draw_codes(11, (2, 3)), 2**20)
-    pairs, triples = rows[0, :, 0].tolist(), rows[0, :, 1].tolist()
-    assert pairs[1] == pairs[4]  # 5 9
-    assert pairs[6] != pairs[1]  # 9 5
-    assert len({*triples[2:]}) == 5
+    pairs, triples = hashed([[5, 9, 7, 5, 9, 9, 5]], (2, 3), 2**20)[0].tolist()
+    assert len(pairs) == len(triples) == 7 + 2
+    assert pairs[2] == pairs[5]  # 5 9
+    assert pairs[7] != pairs[2]  # 9 5
+    assert len({*triples}) == 9
 
 
-def test_an_ngram_knows_nothing_of_tokens_before_it() -> None:
-    rows = hash_ngrams(torch.tensor([[1, 2, 5, 9], [7, 8, 5, 9]]), draw_codes(11, (2, 3)), 2**20)[:, 3]
-    assert rows[0, 0] == rows[1, 0]
-    assert rows[0, 1] != rows[1, 1]
+def test_an_ngram_knows_nothing_of_tokens_around_it() -> None:
+    (one_pairs, one_triples), (other_pairs, other_triples) = hashed([[1, 2, 5, 9, 3], [7, 8, 5, 9, 4]], (2, 3), 2**20)
+    assert one_pairs[4] == other_pairs[4]  # 5 9
+    assert not (one_triples == other_triples).any()
 
 
-def test_before_the_first_token_stands_nobody() -> None:
-    codes = draw_codes(11, (2, 3))
-    alone, padded = (hash_ngrams(torch.tensor([ids]), codes, 2**20) for ids in ([5, 9], [10, 10, 5, 9]))
-    assert torch.equal(padded[:, 2:], alone)
+def test_lengths_do_not_share_their_codes() -> None:
+    pairs, triples = hashed([[5, 9]], (2, 3), 2**20)[0].tolist()
+    assert not {*pairs[1:]} & {*triples}
+
+
+def test_beyond_both_ends_stands_nobody() -> None:
+    alone, padded = hashed([[5, 9]], (2, 3), 2**20)[0], hashed([[10, 10, 5, 9, 10]], (2, 3), 2**20)[0]
+    assert torch.equal(padded[:, 2:-1], alone)
+    assert not padded[:, :2].any()
+    assert not padded[:, -1].any()
 
 
 def test_the_hash_spreads_ngrams_over_the_table_about_as_chance_does() -> None:
     ids = torch.tensor([*itertools.product(range(30), repeat=3)])
-    rows = hash_ngrams(ids, draw_codes(31, (3,)), 27_000)
-    filled = len(np.unique(rows[:, 2])) / 27_000
+    rows = hash_ngrams(ids, draw_codes(30, (3,)), draw_windows((3,)), 27_000)
+    filled = len(np.unique(rows[:, 0, 2])) / 27_000
     assert filled == pytest.approx(1 - np.exp(-1), abs=0.03)
 
 
-def test_no_sum_of_codes_leaves_the_integers() -> None:
-    rows = hash_ngrams(torch.randint(500, (9, 99)), draw_codes(501, (2, 3)), 1000)
+def test_sums_of_codes_are_exact_in_floats() -> None:
+    lengths, ids = (2, 3), torch.randint(500, (9, 99))
+    codes = draw_codes(500, lengths)
+    rows = hash_ngrams(ids, codes, draw_windows(lengths), 1000)
+    wanted = sum(codes[ids[:, place : 97 + place], 2 + place] for place in range(3)) % 1000
     assert rows.dtype == torch.int32
-    assert 0 <= int(rows.min()) <= int(rows.max()) < 1000
+    assert torch.equal(rows[:, 1, 2:-2], wanted)
 
 
 def test_padding_on_either_side_changes_nothing(checkpoint: Path) -> None:
@@ -90,16 +104,23 @@ def test_word_order_changes_the_answer(checkpoint: Path) -> None:
     assert not torch.allclose(one, other, atol=1e-3)
 
 
-def test_each_slice_of_an_embedding_is_weighted_by_a_score_of_its_own(checkpoint: Path) -> None:
+def test_a_longer_embedding_counts_for_more(checkpoint: Path) -> None:
     embedder = AutoModelForSequenceClassification.from_pretrained(checkpoint).embedder
-    ids = torch.tensor([[70, 81, 92]])
+    ids, mask = torch.tensor([[70, 81, 92], [81, 81, 81]]), torch.ones(2, 3, dtype=torch.int64)
     with torch.no_grad():
-        embedder.word_scores.weight.zero_()
-        embedder.word_scores.weight[81, 2] = 50.0
-        words, features = embedder.words(ids)[0], embedder(ids, torch.ones_like(ids))[0]
-    assert embedder.word_scores.weight.shape[1] == 4
-    torch.testing.assert_close(features[6:9], words[1, 6:9])
-    torch.testing.assert_close(features[:6], words.mean(dim=0)[:6])
+        embedder.ngrams.weight.zero_()
+        before = (embedder(ids, mask)[0] - embedder(ids, mask)[1])[:12].norm()
+        embedder.words.weight[81] *= 50
+        after = (embedder(ids, mask)[0] - embedder(ids, mask)[1])[:12].norm()
+    assert after < 0.1 * before
+
+
+def test_a_text_said_twice_is_the_same_text_but_for_its_seam(checkpoint: Path) -> None:
+    embedder = AutoModelForSequenceClassification.from_pretrained(checkpoint).embedder
+    with torch.no_grad():
+        embedder.ngrams.weight.zero_()
+        once, twice = (embedder(ids, torch.ones_like(ids)) for ids in (torch.tensor([[70, 81] * k]) for k in (1, 2)))
+    torch.testing.assert_close(once, twice, atol=1e-3, rtol=1e-2)
 
 
 def test_the_strongest_token_of_each_direction_is_a_feature_wherever_it_stands(checkpoint: Path) -> None:
@@ -108,12 +129,8 @@ def test_the_strongest_token_of_each_direction_is_a_feature_wherever_it_stands(c
     with torch.no_grad():
         features = embedder(ids, torch.tensor([[1, 1, 1, 0]] * 2))
         wanted = embedder.words(torch.tensor([70, 81, 92])).amax(dim=0).clamp(min=0)
-    assert features.shape == (2, embedder.width) == (2, 12 + 12 + 2 * 6)
-    torch.testing.assert_close(features[:, 12:24], wanted.expand(2, -1))
-
-
-def test_a_width_that_four_heads_cannot_share_has_fewer_of_them(tiny_encoder: Path) -> None:
-    assert [build(tiny_encoder, width=width).config.pooling_heads for width in (12, 10, 9)] == [4, 2, 1]
+    assert features.shape == (2, embedder.width) == (2, 12 + 6 + 12)
+    torch.testing.assert_close(features[:, 18:], wanted.expand(2, -1))
 
 
 def test_a_text_of_one_token_and_one_of_padding_alone_have_answers(checkpoint: Path) -> None:
