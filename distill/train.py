@@ -4,6 +4,7 @@ Stage functions: paths and config sections in, one directory with a standard che
 """
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -40,6 +41,9 @@ METRICS = "metrics.json"
 CHECKPOINTS = "checkpoints"
 _MEASURED_TEXTS = 500  # of the pool, to measure on what a narrower student should keep
 _REFERENCE_EPOCHS: Mapping[StudentKind, float] = {"transformer": 20, "static": 120}  # at 8,600 rows
+# More passes over texts and variants than these, and more rows, are learned by heart.
+_MOST_PASSES: Mapping[StudentKind, float] = {"transformer": math.inf, "static": 5}
+_ROWS_BEFORE_PASSES_COUNT = 350_000
 # On gold alone: passes over it against those of a fine-tuned encoder, and both learning rates.
 _ON_GOLD: Mapping[StudentKind, tuple[float, float, float]] = {
     "transformer": (1, 2e-4, 2e-3),
@@ -110,7 +114,7 @@ def train_student(
     if hidden_weight:
         transfer = replace(transfer, hidden=_embed(inputs, str(embedder), draft.max_tokens, transfer.texts))
     run = replace(_run(inputs, draft, transfer, directory, train), **_pause(inputs.part, train))
-    recipe = recipe_of(train, len(pool.texts), inputs.seed, student.kind)
+    recipe = recipe_of(train, len(pool.texts), inputs.seed, student.kind, texts=len(known.texts))
     # An epoch shows as many texts as the pool holds, each as itself or as a variant; background comes on top.
     epochs = recipe.epochs
     recipe = replace(recipe, epochs=epochs * len(pool.texts) / len(known.texts))
@@ -180,16 +184,20 @@ def draft_student(inputs: TrainInputs, source: str, spec: StudentSpec, texts: Se
     return Draft(model, tokenizer, max_tokens, facts, shared)
 
 
-def recipe_of(train: TrainSpec, rows: int, seed: int, kind: StudentKind = "transformer") -> Recipe:
+def recipe_of(
+    train: TrainSpec, rows: int, seed: int, kind: StudentKind = "transformer", *, texts: int | None = None
+) -> Recipe:
     """Return the training recipe of a config section for `rows` training rows and a student of `kind`.
 
     Without `train.epochs`, rows seen grow as the 0.4th power of the rows there are, 20 epochs at 8,600 for a
-    transformer.
+    transformer; beyond 350,000 rows a static student sees none of the `texts`, the rows and their variants, more than
+    five times.
     """
     train = train.settled(kind)
-    reference = _REFERENCE_EPOCHS[kind]
+    grown = epochs_for(rows, reference_rows=8_600, reference_epochs=_REFERENCE_EPOCHS[kind], power=0.4)
+    most = max(_MOST_PASSES[kind] * (texts or rows), _ROWS_BEFORE_PASSES_COUNT) / max(rows, 1)
     return Recipe(
-        epochs=train.epochs or epochs_for(rows, reference_rows=8_600, reference_epochs=reference, power=0.4),
+        epochs=train.epochs or min(grown, most),
         learning_rate=train.learning_rate or 0.0,
         head_learning_rate=train.head_learning_rate or 0.0,
         batch_size=train.batch_size or 0,

@@ -181,6 +181,16 @@ def test_a_static_student_trains_longer_in_larger_steps_unless_told_otherwise() 
     assert recipe_of(TrainSpec(learning_rate=0.5, batch_size=3), 8_600, 0, "static").batch_size == 3
 
 
+def test_a_static_student_sees_a_text_five_times_or_350_000_rows() -> None:
+    def seen(rows: int, texts: int) -> float:
+        return rows * recipe_of(TrainSpec(), rows, 0, "static", texts=texts).epochs
+
+    assert seen(8_600, 88_000) == pytest.approx(5 * 88_000)
+    assert seen(8_600, 20_000) == pytest.approx(350_000)
+    assert seen(8_600, 400_000) == 120 * 8_600
+    assert recipe_of(TrainSpec(), 8_600, 0, texts=10_000).epochs == 20
+
+
 def test_a_static_student_can_follow_the_teachers_embeddings(
     inputs: TrainInputs, small_teacher: Path, tmp_path: Path
 ) -> None:
