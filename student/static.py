@@ -113,7 +113,8 @@ def hash_ngrams(ids: Tensor, codes: Tensor, windows: Tensor, rows: int) -> Tenso
     say which column is that of which place. Beyond both ends stands nobody, whose codes are 0, so padding changes
     nothing but how often there is an n-gram of nobody alone, in row 0.
     """
-    found = functional.conv1d(codes[ids].float().transpose(1, 2), windows, padding=windows.shape[-1] - 1)
+    with torch.autocast(ids.device.type, enabled=False):  # bfloat16 would round the codes
+        found = functional.conv1d(codes[ids].float().transpose(1, 2), windows, padding=windows.shape[-1] - 1)
     return found.int() % rows
 
 
