@@ -89,7 +89,7 @@ class TextScorer:
 def check_vocabulary(model: PreTrainedModel | PooledEncoder, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise TeacherError when `tokenizer` makes token ids for which `model` has no embedding."""
     encoder = model.encoder if isinstance(model, PooledEncoder) else model
-    rows = len(encoder.get_input_embeddings().weight)
+    rows = encoder.config.vocab_size  # a static student shares embeddings: it reads more tokens than it has rows
     highest = max(tokenizer.get_vocab().values(), default=-1)
     if highest >= rows:
         raise TeacherError(

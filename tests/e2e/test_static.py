@@ -18,12 +18,13 @@ Finished = tuple[Project, Outcome]
 def static(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """Return a project whose run made a static student, and what `distill run` said."""
     project = finished[0].copy(tmp_path_factory.mktemp("static"), "corpus", "teacher", "labels")
-    return project, project.distill("bench", STATIC, "train.batch_size=16")
+    return project, project.distill("run", STATIC, "train.batch_size=16")
 
 
-def test_the_run_ends_with_an_int8_bundle_that_verifies(static: Finished) -> None:
+def test_the_run_ends_with_a_report_and_an_int8_bundle_that_verifies(static: Finished) -> None:
     project, outcome = static
     assert outcome.code == 0, outcome.err
+    assert "student_fp32  accuracy" in outcome.err
     assert json.loads((project.run / "bundle" / "potstill.json").read_text(encoding="utf-8"))["precision"] == "int8"
     assert project.call("verify", str(project.run / "bundle")).code == 0
 
