@@ -89,12 +89,14 @@ class TextScorer:
 def check_vocabulary(model: PreTrainedModel | PooledEncoder, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise TeacherError when `tokenizer` makes token ids for which `model` has no embedding."""
     encoder = model.encoder if isinstance(model, PooledEncoder) else model
-    rows = encoder.config.vocab_size  # a static student shares embeddings: it reads more tokens than it has rows
+    # Of the config: a static student shares embeddings, so it reads more tokens than it has rows. A model that takes
+    # pictures too keeps what it knows of texts in a config of its own.
+    tokens = encoder.config.get_text_config().vocab_size
     highest = max(tokenizer.get_vocab().values(), default=-1)
-    if highest >= rows:
+    if highest >= tokens:
         raise TeacherError(
             f"the tokenizer does not belong to the model: it makes token ids up to {highest}, but the model embeds "
-            f"only {rows} tokens; use the tokenizer that the model was trained with"
+            f"only {tokens} tokens; use the tokenizer that the model was trained with"
         )
 
 

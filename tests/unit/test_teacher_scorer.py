@@ -3,11 +3,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    PreTrainedModel,
+)
 
 from teacher import scorer
 from teacher.errors import TeacherError
-from teacher.scorer import TOKENS_PER_BATCH, TextScorer, batches, round_up
+from teacher.scorer import TOKENS_PER_BATCH, TextScorer, batches, check_vocabulary, round_up
 
 TEXTS = [f"{'hello ' * (number % 7)}my parcel {'is late again ' * (number % 5)}" for number in range(120)]
 
@@ -132,3 +138,15 @@ def test_rounded_lengths_waste_at_most_an_eighth() -> None:
     assert (rounded >= lengths).all()
     assert (rounded <= lengths * 1.125 + 1).all()
     assert len(np.unique(rounded)) <= 8 * 8 + 1
+
+
+def test_a_model_that_takes_pictures_too_is_held_to_its_tokens_of_text(tiny_classifier: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_classifier)
+    with torch.device("meta"):
+        enough, too_few = (
+            Gemma3ForConditionalGeneration(Gemma3Config(text_config={"vocab_size": tokens, "num_hidden_layers": 1}))
+            for tokens in (len(tokenizer), len(tokenizer) - 1)
+        )
+    check_vocabulary(enough, tokenizer)
+    with pytest.raises(TeacherError, match=f"embeds only {len(tokenizer) - 1} tokens"):
+        check_vocabulary(too_few, tokenizer)
