@@ -7,6 +7,7 @@ Chooses nothing: the threshold stands in the bundle, and the curves only show wh
 from typing import Any
 
 import numpy as np
+from msgspec.structs import asdict
 from numpy.typing import NDArray
 
 from distill.quality import Answers, Floats
@@ -31,7 +32,7 @@ def describe_abstention(
     taught = np.where(teacher.rows, row_scores(teacher.decided, targets) > 0, right)
     thresholds = [float(certain.min()), *(threshold for _, _, threshold in reversed(curve)), np.inf]
     return {
-        **(promise.model_dump() if promise else {}),
+        **(asdict(promise) if promise else {}),
         "test": _kept(certain, right, promise, seed),
         "curve": curve,
         "cascade": [_cascade(certain < threshold, right, taught) for threshold in thresholds],

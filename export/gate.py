@@ -5,6 +5,7 @@ Judges arrays of probabilities only; knows nothing of files, models or texts.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,9 @@ from export.metrics import (
     paired_bootstrap,
     row_scores,
 )
-from export.spec import ExportSpec
+
+if TYPE_CHECKING:
+    from export.spec import ExportSpec
 
 _FEWEST_LOST_ROWS = 3  # a class that lost fewer may have lost them to chance
 
@@ -62,7 +65,7 @@ class Comparison:
         )
 
 
-def judge_int8(comparison: Comparison, spec: ExportSpec) -> list[Gate]:
+def judge_int8(comparison: Comparison, spec: "ExportSpec") -> list[Gate]:
     """Return a gate each for quality, divergence, the worst class and calibration, all on the given rows.
 
     Quality is accuracy, or macro-F1 for multi-label. Its drop fails when even the low end of the paired 95 %

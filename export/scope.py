@@ -1,14 +1,16 @@
 """Is a text about any of the labels at all? A score of how familiar it looks, and the threshold that dev suggests.
 
-Judges arrays only; knows nothing of files, models or teachers. numpy alone, so that a server can use it. Dev holds no
-text about something else, so nothing here says how many of those are found; `benchmarks/quality.py` measures that.
+Judges arrays only; knows nothing of files, models or teachers. No pydantic and no torch, so that what answers starts
+soon. Dev holds no text about something else, so nothing here says how many of those are found;
+`benchmarks/quality.py` measures that.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from msgspec import Meta, Struct
+from msgspec.structs import asdict
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from export.metrics import Floats
 
@@ -16,18 +18,16 @@ _TEMPERATURE = 2.0
 _SMALLEST = 1e-37  # a float32 below it is 0, and has no logarithm
 
 
-class Scope(BaseModel):
+class Scope(Struct, frozen=True, forbid_unknown_fields=True):
     """Below `threshold` a text is taken to be about something else.
 
     It keeps the share `keep` of the dev texts that are answered rightly, and the share `kept` of all `rows` dev texts.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    keep: float = Field(gt=0, lt=1)
+    keep: Annotated[float, Meta(gt=0, lt=1)]
     threshold: float
-    kept: float = Field(ge=0, le=1)
-    rows: int = Field(ge=0)
+    kept: Annotated[float, Meta(ge=0, le=1)]
+    rows: Annotated[int, Meta(ge=0)]
 
 
 def familiarity(probs: Floats) -> NDArray[np.float64]:
@@ -62,4 +62,4 @@ def describe_scope(scope: Scope | None, familiar: NDArray[np.float64], is_right:
         return {}
     inside = familiar >= scope.threshold
     test = {"kept": float(inside.mean()), "accuracy": float((inside & is_right).mean()), "n": len(familiar)}
-    return {**scope.model_dump(), "test": test}
+    return {**asdict(scope), "test": test}

@@ -7,12 +7,14 @@ other sessions are doing.
 import queue
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import onnxruntime
 from onnxruntime import InferenceSession, RunOptions
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 # Its kernel took 2 to 4 times as long as the addition and the normalisation that it replaces: see LOG.md.
 _SLOWER_FUSIONS = ["SkipLayerNormFusion"]
@@ -63,6 +65,8 @@ class SessionPool:
         """Return `answer` of a session and each job, in the order of the jobs."""
         with self._lock:
             if self._executor is None:
+                from concurrent.futures import ThreadPoolExecutor  # who answers one text at a time needs none
+
                 for _ in range(self._threads):
                     self._idle.put(open_session(self._model, threads=1))
                 self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="potstill")

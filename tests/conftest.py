@@ -148,6 +148,7 @@ def showing_bundle(
 ) -> Path:
     """Return the tiny bundle with three training texts in it, the second of them hostile to a page."""
     import numpy as np
+    from msgspec.structs import replace
 
     from export.bundle import read_manifest, write_bundle
     from export.examples import EXAMPLES, spell_examples
@@ -158,7 +159,7 @@ def showing_bundle(
     texts = ["my parcel is late again", '<img src=x onerror="document.title=1"> my card', "the hat"]
     alone = [predictor.run(predictor.encode([text])).logits[0] for text in texts]  # as a server asks
     answers = spell_examples(texts, LABELS, np.stack(alone))
-    manifest = read_manifest(tiny_bundle).model_copy(update={"files": {}})
+    manifest = replace(read_manifest(tiny_bundle), files={})
     write_bundle(tiny_classifier, tiny_models, folder, manifest, {}, {EXAMPLES: answers})
     return folder
 

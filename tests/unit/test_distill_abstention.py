@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from distill.abstention import describe_abstention
 from distill.quality import Answers, decide
@@ -44,7 +45,7 @@ def test_a_text_that_the_teacher_rejects_keeps_the_students_answer() -> None:
     assert found["cascade"][-1] == (1.0, 1.0)
 
 
-@pytest.mark.parametrize("promise", [None, PROMISE.model_copy(update={"threshold": None})])
+@pytest.mark.parametrize("promise", [None, replace(PROMISE, threshold=None)])
 def test_without_a_threshold_nothing_is_counted_and_the_curves_stay(promise: Abstention | None) -> None:
     found = describe_abstention(SINGLE, (STUDENT, teacher([True] * 4)), TARGETS, promise, seed=0)
     assert found["test"] is None

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from export.bundle import (
     MANIFEST,
@@ -86,7 +87,7 @@ def test_a_bundle_holds_the_names_that_other_clients_look_for(sound: Path) -> No
 
 def test_the_manifest_comes_back_as_it_was_written_with_every_file_listed(sound: Path) -> None:
     manifest = read_manifest(sound)
-    assert manifest.model_copy(update={"files": {}, "digest": ""}) == DRAFT
+    assert replace(manifest, files={}, digest="") == DRAFT
     assert manifest.digest == json.loads((sound / MANIFEST).read_bytes())["digest"]
     assert sorted(manifest.files) == [
         "README.md",
@@ -245,7 +246,7 @@ def test_labels_in_another_order_than_the_config_are_found(bundle: Path) -> None
 def test_a_checkpoint_with_other_labels_is_refused_before_anything_is_written(
     tiny_classifier: Path, tiny_models: dict[Any, Path], tmp_path: Path
 ) -> None:
-    other = DRAFT.model_copy(update={"labels": ("delivery", "payment", "weather")})
+    other = replace(DRAFT, labels=("delivery", "payment", "weather"))
     with pytest.raises(BundleError, match="size, weather"):
         write_bundle(tiny_classifier, tiny_models, tmp_path / "bundle", other, QUALITY)
     assert not (tmp_path / "bundle").exists()
@@ -268,9 +269,33 @@ def test_a_precision_without_its_model_is_refused(
     assert not (tmp_path / "bundle").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"temperature": 0.0}, r"`float` > 0.0 - at `\$.temperature`"),
+        ({"labels": []}, r"length >= 1 - at `\$.labels`"),
+        ({"max_tokens": "48"}, r"Expected `int`, got `str` - at `\$.max_tokens`"),
+        ({"abstain": {"accuracy": 2.0}}, "abstain"),
+        ({"weather": "fine"}, "unknown field `weather`"),
+        ({"answers": {"int8": [{"text": "a", "label": "b", "probability": 0.5}]}}, "none of the labels"),
+    ],
+)
+def test_a_manifest_out_of_bounds_is_refused_and_says_where(bundle: Path, changes: Any, said: str) -> None:
+    _reseal(bundle, **changes)
+    with pytest.raises(BundleError, match=said):
+        read_manifest(bundle)
+
+
+def test_a_manifest_that_no_loader_takes_is_not_written_without_a_word(
+    tiny_classifier: Path, tiny_models: dict[Any, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(BundleError, match="temperature"):
+        write_bundle(tiny_classifier, tiny_models, tmp_path / "bundle", replace(DRAFT, temperature=0.0), QUALITY)
+
+
 def test_thresholds_must_name_every_label() -> None:
     with pytest.raises(ValueError, match="different labels") as caught:
-        BundleManifest(**DRAFT.model_dump() | {"thresholds": {"delivery": 0.5}})
+        replace(DRAFT, thresholds={"delivery": 0.5})
     assert "thresholds" in str(caught.value)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from export.bundle import read_manifest
 from export.doubt import check_doubt
@@ -199,11 +200,11 @@ def test_the_sources_are_counted_and_named_in_a_header(
 
 def test_without_a_threshold_of_its_own_the_server_keeps_the_promise_of_the_bundle(tiny_bundle: Path) -> None:
     manifest = read_manifest(tiny_bundle)
-    unproved = manifest.model_copy(update={"abstain": None})
+    unproved = replace(manifest, abstain=None)
     with pytest.raises(BundleError, match="proved no threshold"):
         check_doubt(DoubtSettings(), [unproved])
     promise = Abstention(accuracy=0.9, level=0.9, threshold=0.7, coverage=0.5, rows=300)
-    check_doubt(DoubtSettings(), [manifest.model_copy(update={"abstain": promise})])
+    check_doubt(DoubtSettings(), [replace(manifest, abstain=promise)])
     check_doubt(DoubtSettings(threshold=0.5), [unproved])
 
 

@@ -311,3 +311,8 @@ def test_the_serving_modules_load_no_training_library() -> None:
     loaded = json.loads(subprocess.check_output([sys.executable, "-c", code], text=True, cwd=ROOT))
     assert "onnxruntime" in loaded
     assert {"torch", "transformers", "datasets", "onnx", "sklearn"}.isdisjoint(loaded)
+
+
+def test_what_an_answer_needs_is_not_slow_to_import() -> None:
+    code = "import sys, export.runtime; print({'pydantic', 'logging', 'concurrent.futures', 'shutil'} & {*sys.modules})"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True, cwd=ROOT).strip() == "set()"

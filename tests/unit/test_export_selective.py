@@ -1,5 +1,6 @@
 """Facts about the threshold below which the student does not answer alone; scipy is the reference for its bound."""
 
+import msgspec
 import numpy as np
 import pytest
 from scipy.stats import beta, binomtest
@@ -101,4 +102,4 @@ def test_a_curve_of_many_rows_keeps_both_ends_and_few_points() -> None:
 
 def test_a_promise_survives_its_spelling_in_a_manifest() -> None:
     promise = Abstention(accuracy=0.97, level=0.95, threshold=None, coverage=0.0, rows=40)
-    assert Abstention.model_validate_json(promise.model_dump_json()) == promise
+    assert msgspec.json.decode(msgspec.json.encode(promise), type=Abstention) == promise
