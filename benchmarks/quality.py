@@ -140,10 +140,10 @@ def seconds_until_near(run: FinishedRun) -> tuple[float, float]:
 
 
 def _beside(found: Seeded) -> str:
-    chances = found.chances()
+    alone = [f"{one['student_alone']}:{one['teacher_alone']} (p {one['p_value']:.2g})" for one in found.pairings()]
     return (
-        f"int8 {over_seeds(found.scores)}, teacher {found.teacher_score:.2%}, gap {in_points(found.gap())}, McNemar p "
-        f"{min(chances):.3g} to {max(chances):.3g}"
+        f"int8 {over_seeds(found.scores)}, teacher {found.teacher_score:.2%}, gap {in_points(found.gap())}, right "
+        f"alone {', '.join(alone)}"
     )
 
 

@@ -6,6 +6,7 @@ Two intervals, for two questions. Over seeds (Student's t): where the mean of ot
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,9 +55,9 @@ class Seeded:
 
         return paired_bootstrap(everyone, everyone, difference, samples=500)
 
-    def chances(self) -> list[float]:
-        """Return the p of McNemar's exact test between each student and the teacher."""
-        return [compare_paired(student, self.teacher, self.targets)["p_value"] for student in self.students]
+    def pairings(self) -> list[dict[str, Any]]:
+        """Return McNemar's exact test between each student and the teacher; multi-label: of whole label sets."""
+        return [compare_paired(student, self.teacher, self.targets) for student in self.students]
 
 
 def seeded(runs: Runs, name: str, seeds: int, until: str = "export") -> Seeded:
