@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from msgspec import Meta, Struct, ValidationError, convert, field, to_builtins
 from msgspec.structs import replace
 
@@ -127,7 +128,7 @@ def write_bundle(
     _close_up(target / "tokenizer.json")
     (target / "README.md").write_text(render_card(manifest, quality), encoding="utf-8")
     files = {name: _entry((target / name).read_bytes()) for name in sorted([*_names(target)])}
-    (target / MANIFEST).write_bytes(_sealed(to_builtins(replace(manifest, files=files))))
+    (target / MANIFEST).write_bytes(_sealed(to_builtins(replace(manifest, files=files), enc_hook=_plain)))
     return read_manifest(target)
 
 
@@ -196,6 +197,13 @@ def verify_bundle(bundle: Path) -> list[str]:
         except (BundleError, OSError) as error:
             problems.append(str(error))
     return problems or _label_problems(bundle / "config.json", manifest)
+
+
+def _plain(value: object) -> Any:
+    """Return one of numpy's numbers as Python's; raise BundleError for what no manifest can hold."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise BundleError(f"{MANIFEST}: found a value of type {type(value).__name__}, wanted plain JSON; pass only that")
 
 
 def _stay_inside(files: Iterable[str]) -> None:

@@ -293,6 +293,25 @@ def test_a_manifest_that_no_loader_takes_is_not_written_without_a_word(
         write_bundle(tiny_classifier, tiny_models, tmp_path / "bundle", replace(DRAFT, temperature=0.0), QUALITY)
 
 
+def test_numbers_of_numpy_are_written_as_plain_ones(
+    tiny_classifier: Path, tiny_models: dict[Any, Path], tmp_path: Path
+) -> None:
+    gate = Gate("quality_drop", np.float64(0.25), 0.5, np.bool_(True), "by numpy")  # type: ignore[arg-type]
+    draft = replace(DRAFT, gates=(gate,), export={"threads": np.int64(2)})
+    manifest = write_bundle(tiny_classifier, tiny_models, tmp_path / "bundle", draft, QUALITY)
+    assert manifest.gates == (Gate("quality_drop", 0.25, 0.5, True, "by numpy"),)
+    assert manifest.export == {"threads": 2}
+
+
+def test_a_value_that_json_does_not_have_is_refused(
+    tiny_classifier: Path, tiny_models: dict[Any, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(BundleError, match="a value of type object, wanted plain JSON"):
+        write_bundle(
+            tiny_classifier, tiny_models, tmp_path / "bundle", replace(DRAFT, export={"at": object()}), QUALITY
+        )
+
+
 def test_thresholds_must_name_every_label() -> None:
     with pytest.raises(ValueError, match="different labels") as caught:
         replace(DRAFT, thresholds={"delivery": 0.5})
