@@ -100,7 +100,7 @@ def write_bundle(
     """Fill the empty folder `target` from a checkpoint and its ONNX files; return the manifest with `files`.
 
     `quality` is metric name to value on the test part, for the model card; `more` are further files by name. Raises
-    BundleError when a file is missing or the checkpoint names other labels than the manifest.
+    BundleError when a file is missing, the checkpoint names other labels than the manifest, or no loader would take it.
     """
     import shutil  # no business of those who only load, nor is the card
 

@@ -286,7 +286,7 @@ def test_a_manifest_out_of_bounds_is_refused_and_says_where(bundle: Path, change
         read_manifest(bundle)
 
 
-def test_a_manifest_that_no_loader_takes_is_not_written_without_a_word(
+def test_writing_a_manifest_that_no_loader_takes_is_an_error(
     tiny_classifier: Path, tiny_models: dict[Any, Path], tmp_path: Path
 ) -> None:
     with pytest.raises(BundleError, match="temperature"):
