@@ -29,8 +29,7 @@ def export_draft(inputs: TrainInputs, source: str, spec: StudentSpec, directory:
         shutil.rmtree(directory / leftover, ignore_errors=True)
     texts = [example.text for example in read_part(inputs.corpus, "pool")]
     draft = draft_student(inputs, source, spec, texts)
-    draft.whole().save_pretrained(work)
-    draft.tokenizer.save_pretrained(work)
+    draft.save(work)
     graph = work / "graph.onnx"
     export_graph(work, graph, texts[:_PROOF_TEXTS])
     variants, failed = build_variants(plain_material(work, graph, texts), work, (PRESET,))

@@ -21,11 +21,11 @@ from distill.losses import distillation_objective
 from distill.scores import dev_score
 from distill.spec import Part, TrainSpec
 from distill.trainer import DistillationTrainer
+from student.coding import code_tokens, embed_by_codes, save_checkpoint
 from student.first_position import compute_first_position
 from student.model import Head, adopt_head, build_student, load_words, parameter_count
-from student.sharing import MOST_TOKENS, SharedRows, choose_owners, read_places, share_rows
+from student.sharing import MOST_TOKENS, borrowing, choose_owners, read_places, share_rows
 from student.spec import StudentKind, StudentSpec
-from student.static import StaticForSequenceClassification
 from student.vocabulary import changed_splits, prove_unchanged, trim_vocabulary
 from teacher.corpus import read_part
 from teacher.encoder import load_embedder
@@ -40,6 +40,8 @@ from teacher.task import PROBLEM_TYPES, Task
 METRICS = "metrics.json"
 CHECKPOINTS = "checkpoints"
 _MEASURED_TEXTS = 500  # of the pool, to measure on what a narrower student should keep
+# Tokens with an embedding row of their own, at least; what others have instead is better in a transformer.
+_LEAST_ROWS: Mapping[StudentKind, int] = {"transformer": 5000, "static": 6000}
 _REFERENCE_EPOCHS: Mapping[StudentKind, float] = {"transformer": 20, "static": 120}  # at 8,600 rows
 # More passes over texts and variants than these, and more rows, are learned by heart.
 _MOST_PASSES: Mapping[StudentKind, float] = {"transformer": math.inf, "static": 5}
@@ -66,31 +68,22 @@ class TrainInputs:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A student ready to be trained, its tokenizer, and what is known of its vocabulary.
-
-    Where tokens share embedding rows, `model` has each row once and its token ids are places.
-    """
+    """A student ready to be trained, its tokenizer, and what is known of its vocabulary."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     max_tokens: int
     vocabulary: dict[str, float]
-    shared: SharedRows | None = None
-
-    @property
-    def places(self) -> NDArray[np.int64] | None:
-        """The id that the model knows each token of the tokenizer by, None where they are the same."""
-        return None if self.shared is None else self.shared.places
 
     @property
     def padding_id(self) -> int:
-        """The id that the model pads with."""
-        padding = self.tokenizer.pad_token_id or 0
-        return padding if self.places is None else int(self.places[padding])
+        """The token id to pad with."""
+        return self.tokenizer.pad_token_id or 0
 
-    def whole(self) -> PreTrainedModel:
-        """Return the model that understands the tokenizer's own ids."""
-        return self.model if self.shared is None else self.shared.expand(self.model)
+    def save(self, directory: Path) -> None:
+        """Write a standard checkpoint with its tokenizer and, where rows are made of codes, those."""
+        save_checkpoint(self.model, directory)
+        self.tokenizer.save_pretrained(directory)
 
 
 def train_student(
@@ -154,34 +147,32 @@ def draft_student(inputs: TrainInputs, source: str, spec: StudentSpec, texts: Se
     set_seed(inputs.seed)
     full = AutoTokenizer.from_pretrained(source)
     limit = _longest_input(source, full)
-    tokenizer, kept_ids, shared = full, None, None
+    tokenizer, kept_ids, owners, is_static = full, None, None, spec.kind == "static"
     facts: dict[str, float] = {"before": len(full), "after": len(full), "changed_corpus": 0, "changed_heldout": 0}
     heldout = [example.text for example in read_part(inputs.corpus, "dev")]
     if spec.vocabulary == "shared" and spec.init != "config" and len(full) <= MOST_TOKENS:
         read, unread = (TokenRows(full, part, limit).all_tokens() for part in (texts, heldout))
-        kept_ids = choose_owners(full, read)
-        shared = share_rows(load_words(source), kept_ids, full.all_special_ids)
-        facts |= {"changed_corpus": shared.borrowing(read), "changed_heldout": shared.borrowing(unread)}
+        owners = choose_owners(full, read, least_rows=_LEAST_ROWS[spec.kind])
+        facts |= {"changed_corpus": borrowing(owners, read), "changed_heldout": borrowing(owners, unread)}
+        facts["after"] = len(owners)
+        kept_ids = owners if is_static else None
     elif spec.vocabulary != "full":
         trimmed = trim_vocabulary(full, texts)
         tokenizer, kept_ids = trimmed.tokenizer, trimmed.kept_ids
         prove_unchanged(full, tokenizer, kept_ids, texts)
-        facts["changed_heldout"] = changed_splits(full, tokenizer, heldout)
-    if kept_ids is not None:
-        facts["after"] = len(kept_ids)
+        facts["after"], facts["changed_heldout"] = len(kept_ids), changed_splits(full, tokenizer, heldout)
     max_tokens = min(spec.max_tokens, limit) if spec.max_tokens else needed_tokens(tokenizer, texts, limit)
     tokenizer.model_max_length = max_tokens
     head = Head(inputs.task.labels, PROBLEM_TYPES[inputs.task.kind])
     chosen = np.random.default_rng(inputs.seed).permutation(len(texts))[:_MEASURED_TEXTS]
-    sample = TokenRows(tokenizer, [texts[row] for row in chosen], max_tokens).renumbered(
-        shared.places if shared else None
-    )
+    sample = TokenRows(tokenizer, [texts[row] for row in chosen], max_tokens)
     model = build_student(source, spec, head, kept_ids, inputs.seed, [row.tolist() for row in sample.all_tokens()])
-    if shared and isinstance(model, StaticForSequenceClassification):
-        read_places(model, shared)
-        shared = None
+    if owners is not None and is_static:
+        read_places(model, share_rows(load_words(source), owners, full.all_special_ids))
+    elif owners is not None and len(owners) < len(full):
+        embed_by_codes(model, code_tokens(model.get_input_embeddings().weight, owners))
     compute_first_position(model)
-    return Draft(model, tokenizer, max_tokens, facts, shared)
+    return Draft(model, tokenizer, max_tokens, facts)
 
 
 def recipe_of(
@@ -220,8 +211,7 @@ def save_student(
 ) -> None:
     """Save checkpoint, tokenizer and metrics from the first process; remove what only an unfinished training needs."""
     if is_first_process():
-        draft.whole().save_pretrained(directory)
-        draft.tokenizer.save_pretrained(directory)
+        draft.save(directory)
         metrics = {
             "dev_score": last_score(log),
             "parameters": parameter_count(draft.model),
@@ -251,8 +241,8 @@ def _run(inputs: TrainInputs, draft: Draft, transfer: Transfer, directory: Path,
     dev = read_part(inputs.corpus, "dev")
     return Run(
         directory=directory / CHECKPOINTS,
-        train=transfer.rows(draft.tokenizer, draft.max_tokens).renumbered(draft.places),
-        dev=labelled_rows(dev, inputs.task, draft.tokenizer, draft.max_tokens).renumbered(draft.places),
+        train=transfer.rows(draft.tokenizer, draft.max_tokens),
+        dev=labelled_rows(dev, inputs.task, draft.tokenizer, draft.max_tokens),
         objective=distillation_objective(
             inputs.task.kind, train.loss, temperature=train.temperature, gold_weight=train.gold_weight
         ),

@@ -10,8 +10,8 @@ from distill.scores import dev_score
 from distill.spec import TrainSpec, TuneSpec
 from distill.train import CHECKPOINTS, Draft, TrainInputs, last_score, read_metrics, save_student
 from distill.trainer import DistillationTrainer
+from student.coding import embed_by_codes, read_codes
 from student.first_position import compute_first_position
-from student.sharing import find_shared
 from teacher.corpus import read_part
 from teacher.finetune import Recipe, Run
 
@@ -41,11 +41,10 @@ def tune_student(inputs: TrainInputs, student: Path, train: TrainSpec, tune: Tun
 
 def _open(student: Path) -> Draft:
     model, metrics = AutoModelForSequenceClassification.from_pretrained(student), read_metrics(student)
-    shared = find_shared(model)
-    tokenizer = AutoTokenizer.from_pretrained(student)
-    trainable = shared.shrink(model) if shared else model
-    compute_first_position(trainable)
-    return Draft(trainable, tokenizer, metrics["max_tokens"], metrics["vocabulary"], shared)
+    if (coded := read_codes(student)) is not None:
+        embed_by_codes(model, coded)
+    compute_first_position(model)
+    return Draft(model, AutoTokenizer.from_pretrained(student), metrics["max_tokens"], metrics["vocabulary"])
 
 
 def _tune(
@@ -61,10 +60,8 @@ def _tune(
     )
     run = Run(
         directory=checkpoints,
-        train=gold.rows(draft.tokenizer, draft.max_tokens).renumbered(draft.places),
-        dev=labelled_rows(read_part(inputs.corpus, "dev"), inputs.task, draft.tokenizer, draft.max_tokens).renumbered(
-            draft.places
-        ),
+        train=gold.rows(draft.tokenizer, draft.max_tokens),
+        dev=labelled_rows(read_part(inputs.corpus, "dev"), inputs.task, draft.tokenizer, draft.max_tokens),
         objective=distillation_objective(
             inputs.task.kind, train.loss, temperature=train.temperature, gold_weight=1 - tune.soft_weight
         ),

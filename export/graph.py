@@ -19,8 +19,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from export.coded_rows import store_codes
 from export.errors import ExportError
-from export.repeated_rows import store_rows_once
 from export.surgery import ATTENTION, REWRITES, Batch, Rewrite, operate
 
 MAX_DIFFERENCE = 1e-4
@@ -64,7 +64,7 @@ def export_graph(checkpoint: Path, target: Path, texts: Sequence[str] = (), *, p
                 opset_version=_OPSET,
                 dynamo=False,  # onnxruntime does not fuse the attention that the dynamo exporter writes
             )
-        _finish(target)
+        _finish(target, checkpoint)
     except Exception as error:  # the exporter raises whatever the model's own code raises
         target.unlink(missing_ok=True)
         raise ExportError(
@@ -100,9 +100,9 @@ def prove_parity(checkpoint: Path, onnx_path: Path, texts: Sequence[str]) -> flo
     return worst
 
 
-def _finish(path: Path) -> None:
+def _finish(path: Path, checkpoint: Path) -> None:
     model = onnx.load(path)
-    store_rows_once(model.graph)
+    store_codes(model.graph, checkpoint)
     _name_attention(model)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)

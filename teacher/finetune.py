@@ -5,7 +5,6 @@ and a stop at the first loss that is not a number. It does not know where target
 and the batch to the loss.
 """
 
-import copy
 import json
 import math
 import os
@@ -75,14 +74,6 @@ class TokenRows(torch.utils.data.Dataset[dict[str, Any]]):
     def all_tokens(self) -> list[NDArray[np.int32]]:
         """Return the token ids of every row, unpadded."""
         return [self.tokens(row) for row in range(len(self))]
-
-    def renumbered(self, new_ids: NDArray[np.int64] | None) -> "TokenRows":
-        """Return the same rows with token id i as `new_ids[i]`; None changes nothing."""
-        if new_ids is None:
-            return self
-        changed = copy.copy(self)
-        changed._tokens = new_ids[self._tokens].astype(np.int32)
-        return changed
 
     def __len__(self) -> int:
         """Return N."""

@@ -4,12 +4,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import AutoModelForSequenceClassification
 
 from distill.spec import TrainSpec, TuneSpec
 from distill.train import TrainInputs, read_metrics, train_student
 from distill.tune import tune_student
-from student.sharing import choose_owners, find_shared
+from student.coding import embed_by_codes, read_codes
+from student.sharing import choose_owners
 from student.spec import StudentSpec
 from teacher.task import Task
 
@@ -61,20 +63,26 @@ def test_tuning_that_ruins_the_student_changes_nothing(
     assert _weights(tmp_path / "tuned") == _weights(small_student)
 
 
-def test_tokens_that_share_a_row_share_it_after_training_and_after_tuning(
+def test_codes_stay_in_training_and_in_tuning_while_rows_learn(
     inputs: TrainInputs, small_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distill.train.choose_owners", partial(choose_owners, least_rows=0))
+    few = partial(choose_owners, fewest_others=0)
+    monkeypatch.setattr("distill.train.choose_owners", lambda *given, least_rows: few(*given, least_rows=0))
     spec, train = StudentSpec(layers=1), TrainSpec(epochs=1, hidden_weight=0)
     train_student(inputs, str(small_teacher), None, spec, train, tmp_path / "student")
     student = student_scored(tmp_path / "student", tmp_path / "copy", -1.0)
     tuned(inputs, student, TuneSpec(epochs=1, learning_rate=1e-3), tmp_path / "tuned")
-    kept = read_metrics(tmp_path / "tuned")["vocabulary"]["after"]
-    for folder in ("student", "tuned"):
+    trained, after = (read_codes(tmp_path / folder) for folder in ("student", "tuned"))
+    assert trained is not None
+    assert after is not None
+    assert torch.equal(trained.codes, after.codes)
+    assert not torch.equal(trained.offset, after.offset)
+    assert len(trained.owners) == read_metrics(tmp_path / "tuned")["vocabulary"]["after"] < 218
+    for folder, coded in (("student", trained), ("tuned", after)):
         model = AutoModelForSequenceClassification.from_pretrained(tmp_path / folder)
-        shared = find_shared(model)
-        assert shared is not None
-        assert len(shared.owners) == kept < len(shared.places) == model.config.vocab_size == 218
+        table = model.get_input_embeddings().weight.detach().clone()
+        embed_by_codes(model, coded)
+        torch.testing.assert_close(model.get_input_embeddings().table(), table)
     assert _weights(tmp_path / "tuned") != _weights(tmp_path / "student")
 
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from student.model import load_words
-from student.sharing import SharedRows, choose_owners, find_shared, read_places, share_rows
+from student.sharing import SharedRows, borrowing, choose_owners, read_places, share_rows
 from student.static import StaticConfig, StaticForSequenceClassification
 
 TEXTS = ["my parcel has not arrived", "my card was declined", "where is my parcel", "the card was stolen"]
@@ -17,7 +17,7 @@ TEXTS = ["my parcel has not arrived", "my card was declined", "where is my parce
 def owners(tiny_encoder: Path) -> NDArray[np.int64]:
     tokenizer = AutoTokenizer.from_pretrained(tiny_encoder)
     rows = [np.asarray(row) for row in tokenizer(TEXTS)["input_ids"]]
-    return choose_owners(tokenizer, rows, least_rows=0)
+    return choose_owners(tokenizer, rows, least_rows=0, fewest_others=0)
 
 
 @pytest.fixture
@@ -25,16 +25,6 @@ def shared(tiny_encoder: Path, owners: NDArray[np.int64]) -> SharedRows:
     return share_rows(
         load_words(str(tiny_encoder)), owners, AutoTokenizer.from_pretrained(tiny_encoder).all_special_ids
     )
-
-
-@pytest.fixture
-def whole(tiny_classifier: Path, shared: SharedRows) -> PreTrainedModel:
-    """A classifier with a row for every token, of which some repeat."""
-    model = AutoModelForSequenceClassification.from_pretrained(tiny_classifier)
-    words = model.get_input_embeddings().weight
-    with torch.no_grad():
-        words.copy_(words[torch.from_numpy(shared.owners[shared.places])])
-    return model
 
 
 def logits(model: PreTrainedModel, ids: NDArray[np.int64]) -> torch.Tensor:
@@ -52,9 +42,17 @@ def test_a_token_of_the_texts_and_a_special_one_have_rows_of_their_own(
 
 
 def test_the_lowest_ids_fill_up_what_is_left(tiny_encoder: Path) -> None:
-    owners = choose_owners(AutoTokenizer.from_pretrained(tiny_encoder), [np.array([100, 200])], least_rows=20)
+    owners = choose_owners(
+        AutoTokenizer.from_pretrained(tiny_encoder), [np.array([100, 200])], least_rows=20, fewest_others=0
+    )
     assert len(owners) == 20
     assert set(owners) >= {100, 200, *range(10)}
+
+
+def test_a_few_others_have_rows_of_their_own_too(tiny_encoder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_encoder)
+    for fewest, owners in ((198, 20), (199, 218)):
+        assert len(choose_owners(tokenizer, [], least_rows=20, fewest_others=fewest)) == owners
 
 
 def test_a_token_without_a_row_reads_the_nearest_that_is_not_special() -> None:
@@ -63,32 +61,10 @@ def test_a_token_without_a_row_reads_the_nearest_that_is_not_special() -> None:
     assert shared.owners[shared.places].tolist() == [0, 2, 2, 4, 4, 4]
 
 
-def test_shrinking_and_expanding_change_no_answer(whole: PreTrainedModel) -> None:
-    shared = find_shared(whole)
-    assert shared is not None
-    ids = np.arange(4, 24).reshape(2, 10)
-    small = shared.shrink(whole)
-    assert small.config.vocab_size == len(shared.owners) < whole.config.vocab_size
-    torch.testing.assert_close(logits(small, shared.places[ids]), logits(whole, ids))
-    torch.testing.assert_close(logits(shared.expand(small), ids), logits(whole, ids))
-
-
-def test_special_tokens_of_the_config_follow_their_rows(whole: PreTrainedModel) -> None:
-    shared = find_shared(whole)
-    assert shared is not None
-    small = shared.shrink(whole)
-    assert small.config.pad_token_id == shared.places[whole.config.pad_token_id]
-    assert shared.expand(small).config.pad_token_id == whole.config.pad_token_id
-
-
-def test_a_checkpoint_of_distinct_rows_shares_nothing(tiny_classifier: Path) -> None:
-    assert find_shared(AutoModelForSequenceClassification.from_pretrained(tiny_classifier)) is None
-
-
 def test_texts_that_borrow_are_counted(shared: SharedRows) -> None:
     own, other = shared.owners[:2], np.array([np.setdiff1d(np.arange(len(shared.places)), shared.owners)[0]])
-    assert shared.borrowing([own, other, own, own]) == 0.25
-    assert shared.borrowing([]) == 0.0
+    assert borrowing(shared.owners, [own, other, own, own]) == 0.25
+    assert borrowing(shared.owners, []) == 0.0
 
 
 def test_a_static_student_reads_a_borrowed_row_and_the_n_grams_of_its_owner(shared: SharedRows) -> None:
