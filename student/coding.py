@@ -21,7 +21,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 CODES = "coded_tokens.safetensors"
 _PARTS, _DIRECTIONS = 16, 128  # bytes a token; what they are spent on
-_CENTRES = 255  # of a part; code 0 is none of them but zero
+_CENTRES = 255  # of a part; code 0 stands for zeros
 _FITTED, _ROUNDS = 8192, 8  # rows that means are fitted to, and how often
 
 
@@ -29,11 +29,11 @@ _FITTED, _ROUNDS = 8192, 8  # rows that means are fitted to, and how often
 class CodedTokens:
     """What the rows of tokens are made of, all width wide.
 
-    A token whose place is below n, the number of rows of its own kind, reads that row of the table; one at place n + i
-    reads `offset` and, of each part p, entry `codes[1 + i, p]` of `codebook[p]`, all entries in a row times
-    `directions`. Shapes: places (tokens,) int32, codes (1 + coded, parts) uint8, codebook (parts, 256, directions of a
-    part), directions (all directions, width), offset (width,); floats are float32. Row 0 of `codes` is 0 and so is
-    entry 0 of each part: the code of a token with a row of its own.
+    The row of token i is row `places[i]` of those that owners have and `offset` behind them, plus entry `codes[i, p]`
+    of `codebook[p]` of each part p, all entries one after the other times `directions`. An owner's codes are 0, which
+    stands for zeros; any other token's place is that of `offset`. Shapes: places (tokens,) int32, codes (tokens, parts)
+    uint8, codebook (parts, 256, directions of a part), directions (all directions, width), offset (width,); floats are
+    float32.
     """
 
     places: Tensor
@@ -44,9 +44,8 @@ class CodedTokens:
 
     @property
     def owners(self) -> Tensor:
-        """The ids of the tokens with a row of their own, in the order of their rows."""
-        own = torch.nonzero(self.places < len(self.places) - (len(self.codes) - 1)).flatten()
-        return own[self.places[own].argsort()]
+        """The ids, rising, of the tokens with a row of their own."""
+        return torch.nonzero(self.places < self.places.max()).flatten()
 
     def save(self, directory: Path) -> None:
         """Write the file `CODES` into the checkpoint `directory`."""
@@ -57,7 +56,7 @@ class CodedEmbedding(nn.Module):
     """Token ids (batch, sequence) to embeddings (batch, sequence, width); rows and offset learn, codes stay."""
 
     def __init__(self, rows: Tensor, coded: CodedTokens) -> None:
-        """Take `rows` (rows of their own, width) in the order of their places."""
+        """Take the `rows` (owners, width) of `coded.owners`."""
         super().__init__()
         self.own = nn.Embedding(len(rows) + 1, rows.shape[1], _weight=torch.cat([rows, coded.offset[None]]))
         for each in ("places", "codes", "codebook", "directions"):
@@ -65,12 +64,11 @@ class CodedEmbedding(nn.Module):
         self.register_buffer("starts", 256 * torch.arange(coded.codes.shape[1]), persistent=False)
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        places, last = cast(Tensor, self.places)[input_ids], self.own.num_embeddings - 1
-        codes = cast(Tensor, self.codes)[(places - last + 1).clamp_min(0)].long()
-        entries = cast(Tensor, self.codebook).flatten(0, 1)[codes + cast(Tensor, self.starts)]
+        entries = cast(Tensor, self.codes)[input_ids].long() + cast(Tensor, self.starts)
         with torch.autocast(input_ids.device.type, enabled=False):  # of which bfloat16 would leave little
-            rows: Tensor = self.own(places.clamp_max(last))
-            return rows + entries.flatten(-2) @ cast(Tensor, self.directions)
+            rows: Tensor = self.own(cast(Tensor, self.places)[input_ids])
+            made_up = cast(Tensor, self.codebook).flatten(0, 1)[entries].flatten(-2) @ cast(Tensor, self.directions)
+            return rows + made_up
 
     def coded(self) -> CodedTokens:
         """Return what the rows are made of by now."""
@@ -86,8 +84,8 @@ class CodedEmbedding(nn.Module):
 def code_tokens(table: Tensor, owners: NDArray[np.int64]) -> CodedTokens:
     """Return codes for all tokens of `table` (tokens, width) but the `owners`, rising ids, which keep their rows."""
     others = np.setdiff1d(np.arange(len(table)), owners)
-    places = np.empty(len(table), np.int32)
-    places[owners], places[others] = np.arange(len(owners)), len(owners) + np.arange(len(others))
+    places = np.full(len(table), len(owners), np.int32)
+    places[owners] = np.arange(len(owners))
     rows = table[torch.from_numpy(others)].detach().numpy().astype(np.float64)
     parts = min(_PARTS, rows.shape[1])
     centred = rows - (offset := rows.mean(axis=0))
@@ -95,13 +93,13 @@ def code_tokens(table: Tensor, owners: NDArray[np.int64]) -> CodedTokens:
     count = min(_DIRECTIONS, rows.shape[1]) // parts * parts
     dealt = _deal(variances[::-1][:count], parts)
     directions = directions[:, ::-1][:, dealt.ravel()]
-    codes = np.zeros((1 + len(others), parts), np.uint8)
+    codes = np.zeros((len(table), parts), np.uint8)
     codebook = np.zeros((parts, 1 + _CENTRES, dealt.shape[1]), np.float32)
     fitted = np.random.default_rng(0).permutation(len(rows))[:_FITTED]
     for part, coordinates in enumerate(np.split((centred @ directions).astype(np.float32), parts, axis=1)):
         means = KMeans(min(_CENTRES, len(fitted)), init="random", max_iter=_ROUNDS, random_state=0)
         means.fit(coordinates[fitted])
-        codes[1:, part] = 1 + means.predict(coordinates)
+        codes[others, part] = 1 + means.predict(coordinates)
         codebook[part, 1 : 1 + means.n_clusters] = means.cluster_centers_
     floats = (torch.from_numpy(np.ascontiguousarray(each, np.float32)) for each in (codebook, directions.T, offset))
     return CodedTokens(torch.from_numpy(places), torch.from_numpy(codes), *floats)
