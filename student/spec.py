@@ -42,8 +42,9 @@ class StudentSpec(BaseModel):
     ngram_width: int | None = Field(None, ge=1, le=4096)
     vocabulary: Literal["shared", "trimmed", "full"] = Field(
         "shared",
-        description="shared: all tokens, those the corpus lacks with the embedding of their nearest neighbour that it "
-        "has (trimmed with random weights, and of over 65,536 tokens); trimmed: the corpus's alone",
+        description="shared: all tokens, those the corpus lacks with 16 bytes of the teacher's embedding, in a static "
+        "student with that of their nearest neighbour (trimmed with random weights, and of over 65,536 tokens); "
+        "trimmed: the corpus's alone",
     )
     max_tokens: int | None = Field(
         None,
