@@ -23,10 +23,11 @@ from distill.spec import Part, TrainSpec
 from distill.trainer import DistillationTrainer
 from student.coding import code_tokens, embed_by_codes, save_checkpoint
 from student.first_position import compute_first_position
-from student.model import Head, adopt_head, build_student, load_words, parameter_count
+from student.model import Head, adopt_head, build_student, parameter_count
 from student.sharing import MOST_TOKENS, borrowing, choose_owners, read_places, share_rows
 from student.spec import StudentKind, StudentSpec
 from student.vocabulary import changed_splits, prove_unchanged, trim_vocabulary
+from student.warm_start import states_alone
 from teacher.corpus import read_part
 from teacher.encoder import load_embedder
 from teacher.example import content_id
@@ -168,7 +169,7 @@ def draft_student(inputs: TrainInputs, source: str, spec: StudentSpec, texts: Se
     sample = TokenRows(tokenizer, [texts[row] for row in chosen], max_tokens)
     model = build_student(source, spec, head, kept_ids, inputs.seed, [row.tolist() for row in sample.all_tokens()])
     if owners is not None and is_static:
-        read_places(model, share_rows(load_words(source), owners, full.all_special_ids))
+        read_places(model, share_rows(states_alone(source), owners, full.all_special_ids))
     elif owners is not None and len(owners) < len(full):
         embed_by_codes(model, code_tokens(model.get_input_embeddings().weight, owners))
     compute_first_position(model)

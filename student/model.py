@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
 from student.errors import StudentError
 from student.narrow import Rows, narrow
@@ -144,12 +144,6 @@ def renumber_tokens(config: PreTrainedConfig, new_ids: Mapping[int, int], tokens
         if isinstance(old, int):
             setattr(renumbered, name, new_ids.get(old))
     return renumbered
-
-
-def load_words(source: str) -> torch.Tensor:
-    """Return the token embeddings (tokens, width) of the checkpoint `source`."""
-    words: torch.Tensor = AutoModel.from_pretrained(source, dtype=torch.float32).get_input_embeddings().weight
-    return words.detach()
 
 
 def parameter_count(model: torch.nn.Module) -> int:

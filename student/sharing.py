@@ -52,12 +52,13 @@ def choose_owners(
     return np.array(sorted(kept), np.int64)
 
 
-def share_rows(embeddings: Tensor, owners: NDArray[np.int64], special: Iterable[int]) -> SharedRows:
-    """Return the places of all tokens of `embeddings` (tokens, width): an owner's own, else the nearest owner's.
+def share_rows(states: Tensor, owners: NDArray[np.int64], special: Iterable[int]) -> SharedRows:
+    """Return the places of all tokens of `states` (tokens, width), what a teacher makes of each: an owner's own, else
+    the nearest owner's.
 
-    Nearest by the cosine of embeddings less their mean; no token takes the place of a `special` one.
+    Nearest by the cosine of states less their mean; no token takes the place of a `special` one.
     """
-    directions = torch.nn.functional.normalize(embeddings - embeddings.mean(dim=0), dim=-1)
+    directions = torch.nn.functional.normalize(states - states.mean(dim=0), dim=-1)
     barred = torch.from_numpy(np.isin(owners, list(special)))
     candidates = directions[torch.from_numpy(owners)]
     places = [

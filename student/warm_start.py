@@ -43,12 +43,12 @@ def build_static(
         if spec.init == "config":
             torch.nn.init.normal_(words, std=_SCALE)
         else:
-            words.copy_(_principal(_alone(source, kept_ids), words.shape[1]))
+            words.copy_(_principal(states_alone(source, kept_ids), words.shape[1]))
     return student
 
 
-def _alone(source: str, kept_ids: Tensor | None) -> Tensor:
-    """Return the mean last hidden state of each token as the only one of its text, (tokens, width).
+def states_alone(source: str, kept_ids: Tensor | None = None) -> Tensor:
+    """Return the mean last hidden state of each token, or each kept one, as the only one of its text, (tokens, width).
 
     Tulkens & van Dongen 2024, "Model2Vec".
     """

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,9 @@ from distill.train import (
     train_gold_only,
     train_student,
 )
+from student.sharing import choose_owners
 from student.spec import StudentSpec
+from student.warm_start import states_alone
 from teacher.corpus import read_part
 from teacher.scorer import TextScorer
 from teacher.task import Task
@@ -149,6 +152,23 @@ def test_a_draft_keeps_the_tokens_the_corpus_needs_and_says_what_changed(
     assert trimmed.vocabulary["before"] == 218
     assert trimmed.model.config.vocab_size == trimmed.vocabulary["after"] == len(trimmed.tokenizer)
     assert trimmed.tokenizer(texts[0])["input_ids"][0] == trimmed.tokenizer.cls_token_id
+
+
+def test_tokens_without_a_row_read_that_of_the_one_the_encoder_makes_most_like_them(
+    inputs: TrainInputs, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = partial(choose_owners, fewest_others=0)
+    monkeypatch.setattr("distill.train.choose_owners", lambda *given, least_rows: few(*given, least_rows=0))
+    draft = draft_student(inputs, str(tiny_encoder), StudentSpec(kind="static"), ["my parcel is late"])
+    places, tokenizer = draft.model.embedder.places, draft.tokenizer
+    owners = sorted({*tokenizer("my parcel is late")["input_ids"], *tokenizer.all_special_ids})
+    assert draft.model.config.word_rows == draft.vocabulary["after"] == len(owners)
+    states = states_alone(str(tiny_encoder))
+    likeness = torch.nn.functional.normalize(states - states.mean(dim=0), dim=-1)
+    special = torch.tensor([owner in tokenizer.all_special_ids for owner in owners])
+    nearest = (likeness @ likeness[owners].T).masked_fill(special, -1).argmax(dim=1)
+    others = [token for token in range(218) if token not in owners]
+    assert places[others].tolist() == nearest[others].tolist()
 
 
 def test_the_length_asked_for_is_cut_at_what_the_encoder_takes(inputs: TrainInputs, tiny_encoder: Path) -> None:

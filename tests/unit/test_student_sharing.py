@@ -6,9 +6,9 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
-from student.model import load_words
 from student.sharing import SharedRows, borrowing, choose_owners, read_places, share_rows
 from student.static import StaticConfig, StaticForSequenceClassification
+from student.warm_start import states_alone
 
 TEXTS = ["my parcel has not arrived", "my card was declined", "where is my parcel", "the card was stolen"]
 
@@ -23,7 +23,7 @@ def owners(tiny_encoder: Path) -> NDArray[np.int64]:
 @pytest.fixture
 def shared(tiny_encoder: Path, owners: NDArray[np.int64]) -> SharedRows:
     return share_rows(
-        load_words(str(tiny_encoder)), owners, AutoTokenizer.from_pretrained(tiny_encoder).all_special_ids
+        states_alone(str(tiny_encoder)), owners, AutoTokenizer.from_pretrained(tiny_encoder).all_special_ids
     )
 
 
