@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 CODES = "coded_tokens.safetensors"
 _TOLERANCE = 1e-5
+_PRODUCT = "coded"
 _Arrays = dict[str, NDArray[np.generic]]
 
 
@@ -37,6 +38,11 @@ def store_codes(graph: GraphProto, checkpoint: Path) -> None:
         del graph.node[at]
         for offset, each in enumerate(_made_up(graph, node, rows, coded)):
             graph.node.insert(at + offset, each)
+
+
+def coded_products(graph: GraphProto) -> list[str]:
+    """Return the names of the products that make rows up from codes, whose inputs are 0 for tokens with rows."""
+    return [node.name for node in graph.node if node.op_type == "MatMul" and node.name.endswith(f"/{_PRODUCT}")]
 
 
 def _own_rows(table: NDArray[np.generic], coded: _Arrays) -> NDArray[np.generic] | None:
@@ -73,7 +79,7 @@ def _made_up(graph: GraphProto, gather: NodeProto, rows: NDArray[np.generic], co
         inputs = [name if name == ids else named(name) for name in given]
         return helper.make_node(kind, inputs, [named(result)], named(result), **settings)
 
-    whole = helper.make_node("Add", [named("row"), named("coded")], gather.output, gather.name)
+    whole = helper.make_node("Add", [named("row"), named(_PRODUCT)], gather.output, gather.name)
     return [
         step("Gather", "place", "places", ids),
         step("Gather", "row", "rows", "place"),
@@ -82,6 +88,6 @@ def _made_up(graph: GraphProto, gather: NodeProto, rows: NDArray[np.generic], co
         step("Add", "entries", "numbers", "starts"),
         step("Gather", "parts", "codebook", "entries"),
         step("Reshape", "joined", "parts", "flat"),
-        step("MatMul", "coded", "joined", "directions"),
+        step("MatMul", _PRODUCT, "joined", "directions"),
         whole,
     ]

@@ -21,6 +21,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
+from export.coded_rows import coded_products
 from export.coverage import Coverage, count_products, load_graph
 from export.errors import ExportError
 from export.saturation import round_without_saturation
@@ -61,8 +62,10 @@ def quantize_int8(
 def quantize_static_int8(source: Path, target: Path, feeds: Iterable[Feed]) -> Coverage:
     """Write `source` to `target` with one scale for each activation, found by running it on `feeds`.
 
-    Otherwise as `quantize_int8`.
+    Otherwise as `quantize_int8`. A product that reads nothing but zeros in `feeds` has no scale and stays fp32: that of
+    the codes of tokens which none of them has.
     """
+    allowed_fp32 = coded_products(load_graph(source).graph)
 
     def write(model: ModelProto) -> None:
         quantize_static(
@@ -72,6 +75,7 @@ def quantize_static_int8(source: Path, target: Path, feeds: Iterable[Feed]) -> C
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["MatMul", "Gemm", "Gather"],
             per_channel=True,
+            nodes_to_exclude=allowed_fp32,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             extra_options={
@@ -82,7 +86,7 @@ def quantize_static_int8(source: Path, target: Path, feeds: Iterable[Feed]) -> C
             },
         )
 
-    return _quantize(source, target, write)
+    return _quantize(source, target, write, allowed_fp32)
 
 
 def quantize_weights(source: Path, target: Path) -> Coverage:

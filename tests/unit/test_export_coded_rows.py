@@ -8,7 +8,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from export.classifier import OnnxClassifier
 from export.graph import export_graph, prove_parity
-from export.quantize import quantize_int8
+from export.quantize import quantize_int8, quantize_static_int8
 from student.coding import code_tokens, embed_by_codes, save_checkpoint
 
 TEXTS = ["my parcel has not arrived", "my card was declined", "where is my parcel", "the card was stolen"]
@@ -72,3 +72,13 @@ def test_the_int8_file_has_codes_too(coded: Path, tmp_path: Path) -> None:
     assert {kinds[name] for name in kinds if name.endswith((".rows_quantized", ".codebook_quantized"))} == {
         onnx.TensorProto.UINT8
     }
+
+
+def test_a_product_that_texts_without_codes_leave_at_zero_gets_no_scale_from_them(coded: Path, tmp_path: Path) -> None:
+    source, target = tmp_path / "model.onnx", tmp_path / "static.onnx"
+    export_graph(coded, source, TEXTS)
+    owned = np.array([[5, 10, 15, 20, 25]])  # every fifth token has a row
+    coverage = quantize_static_int8(source, target, [{"input_ids": owned, "attention_mask": np.ones_like(owned)}])
+    assert coverage.fp32_matmuls == 1
+    kinds = {tensor.name: tensor.data_type for tensor in onnx.load(target).graph.initializer}
+    assert [kinds[name] for name in kinds if ".directions" in name] == [onnx.TensorProto.FLOAT]
