@@ -77,8 +77,9 @@ class CodedEmbedding(nn.Module):
 
     def table(self) -> Tensor:
         """Return the row of every token, (tokens, width)."""
+        places = cast(Tensor, self.places)
         with torch.no_grad():
-            return cast(Tensor, self(torch.arange(len(cast(Tensor, self.places)))))
+            return cast(Tensor, self(torch.arange(len(places), device=places.device)))
 
 
 def code_tokens(table: Tensor, owners: NDArray[np.int64]) -> CodedTokens:
