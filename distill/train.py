@@ -41,7 +41,7 @@ from teacher.task import PROBLEM_TYPES, Task
 METRICS = "metrics.json"
 CHECKPOINTS = "checkpoints"
 _MEASURED_TEXTS = 500  # of the pool, to measure on what a narrower student should keep
-# Tokens with an embedding row of their own, at least; what others have instead is better in a transformer.
+# Tokens with an embedding row of their own, at least; in a transformer others have bytes that tell them apart too.
 _LEAST_ROWS: Mapping[StudentKind, int] = {"transformer": 5000, "static": 6000}
 _REFERENCE_EPOCHS: Mapping[StudentKind, float] = {"transformer": 20, "static": 100}  # at 8,600 rows
 # More passes over texts and variants than these, and more rows, are learned by heart.

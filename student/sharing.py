@@ -32,7 +32,7 @@ def choose_owners(
     tokenizer: PreTrainedTokenizerBase,
     rows: Iterable[NDArray[np.integer]],
     *,
-    least_rows: int = 6000,
+    least_rows: int,
     fewest_others: int = 1000,
 ) -> NDArray[np.int64]:
     """Return the ids, rising, of the tokens with a row of their own.
