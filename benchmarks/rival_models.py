@@ -12,7 +12,7 @@ from pathlib import Path
 
 SEED = 0
 LAYERS = (1, 3, 5)  # of the encoder, in the students: as many as ours has
-PAIRS = 2  # SetFit's own default of num_iterations
+PAIRS = 20  # SetFit's num_iterations where it had a default (its paper's R); without, it makes every pair of the gold
 TEACHER = "setfit_teacher_model"
 STEPS = 1250  # of 32 pairs in the distillation: 20 pairs a text would take all pairs of the pool into memory
 
