@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.utils.data import Subset
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from distill.background import Background, read_background
 from distill.data import Transfer, label_stores, labelled_rows, needed_tokens, read_transfer, read_variants
 from distill.losses import distillation_objective
 from distill.scores import dev_score
+from distill.showing import draw_showings, showing_weights
 from distill.spec import Part, TrainSpec
 from distill.trainer import DistillationTrainer
 from student.coding import code_tokens, embed_by_codes, save_checkpoint
@@ -99,19 +101,22 @@ def train_student(
     draft = draft_student(inputs, source, student, pool.texts)
     variants = read_variants(inputs.labels)
     transfer = known = pool.joined(variants) if variants else pool
+    weights = showing_weights(inputs.task.kind, known.soft)
     if inputs.background:
         strange = read_background(inputs.background, inputs.corpus, inputs.task, len(known.texts), inputs.seed)
-        transfer = known.joined(strange)
+        transfer, weights = known.joined(strange), np.concatenate([weights, np.ones(len(strange.texts))])
     if student.init == "teacher" and (head := linear_head(Path(source))) is not None:
         adopt_head(draft.model, *head)
     hidden_weight = (train.hidden_weight or 0.0) if embedder else 0.0
     if hidden_weight:
         transfer = replace(transfer, hidden=_embed(inputs, str(embedder), draft.max_tokens, transfer.texts))
-    run = replace(_run(inputs, draft, transfer, directory, train), **_pause(inputs.part, train))
     recipe = recipe_of(train, len(pool.texts), inputs.seed, student.kind, texts=len(known.texts))
     # An epoch shows as many texts as the pool holds, each as itself or as a variant; background comes on top.
-    epochs = recipe.epochs
-    recipe = replace(recipe, epochs=epochs * len(pool.texts) / len(known.texts))
+    epochs, share = recipe.epochs, len(transfer.texts) / len(known.texts)
+    shown = draw_showings(weights, math.ceil(epochs * len(pool.texts) * share), inputs.seed)
+    run = _run(inputs, draft, transfer, directory, train)
+    run = replace(run, train=Subset(run.train, shown.tolist()), **_pause(inputs.part, train))
+    recipe = replace(recipe, epochs=1, looks=math.ceil(epochs))
     log = DistillationTrainer(draft.model, recipe, run, hidden_weight).fit()
     facts = {
         "rows": len(pool.texts),

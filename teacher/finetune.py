@@ -51,6 +51,7 @@ class Recipe:
     patience: int | None = None
     bf16: bool | None = None
     seed: int = 0
+    looks: int | None = None  # at dev, at most; None: one an epoch
     report_to: tuple[str, ...] = ()
 
 
@@ -325,7 +326,7 @@ def _steps_at_risk(steps: float, batch_size: int) -> int:
 
 def _judgements(recipe: Recipe, run: Run) -> int:
     """Return how often dev is looked at, the end included."""
-    most = min(_MOST_JUDGEMENTS, math.ceil(recipe.epochs))
+    most = min(_MOST_JUDGEMENTS, recipe.looks or math.ceil(recipe.epochs))
     if _picks_best(recipe, run) or run.dev is None:
         return most
     rows_seen = len(run.train) * recipe.epochs  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, RobertaConfig
 
 from distill import train as module
-from distill.data import VARIANTS
+from distill.data import VARIANTS, read_transfer, read_variants
 from distill.scores import dev_score
 from distill.spec import TrainSpec
 from distill.train import (
@@ -23,10 +23,12 @@ from distill.train import (
     train_gold_only,
     train_student,
 )
+from distill.trainer import DistillationTrainer
 from student.sharing import choose_owners
 from student.spec import StudentSpec
 from student.warm_start import states_alone
 from teacher.corpus import read_part
+from teacher.finetune import Recipe, Run
 from teacher.scorer import TextScorer
 from teacher.task import Task
 
@@ -127,6 +129,28 @@ def test_progress_counts_rows(inputs: TrainInputs, small_teacher: Path, tmp_path
         replace(inputs, progress=counts.append), str(small_teacher), None, StudentSpec(layers=1), QUICK, tmp_path
     )
     assert 2 * 112 <= sum(counts) <= 2 * 112 + 32  # two epochs of the pool, its variants among them, in whole batches
+
+
+def test_a_text_is_shown_the_more_often_the_less_sure_its_teacher_is_of_it(
+    inputs: TrainInputs, small_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[Run] = []
+
+    class Watched(DistillationTrainer):
+        def __init__(self, model: torch.nn.Module, recipe: Recipe, run: Run, hidden_weight: float) -> None:
+            runs.append(run)
+            super().__init__(model, recipe, run, hidden_weight)
+
+    monkeypatch.setattr(module, "DistillationTrainer", Watched)
+    train = QUICK.model_copy(update={"epochs": 30})
+    train_student(inputs, str(small_teacher), None, StudentSpec(layers=1), train, tmp_path)
+    shown = [row["soft"] for row in runs[0].train]
+    assert len(shown) == 30 * len(read_part(inputs.corpus, "pool"))
+    known = read_transfer(inputs.corpus, inputs.labels, inputs.task, "pool").soft
+    if variants := read_variants(inputs.labels):
+        known = np.concatenate([known, variants.soft])
+    assert np.mean([row.max() for row in shown]) < known.max(axis=1).mean() - 0.01
+    assert len(np.unique(shown, axis=0)) == len(np.unique(known, axis=0))
 
 
 def test_the_rival_sees_gold_alone(

@@ -170,6 +170,12 @@ def test_looks_at_dev_and_checkpoints_are_spared_where_nothing_hangs_on_them(
     assert [path.name for path in run.directory.glob("checkpoint-*")] in ([], [f"checkpoint-{STEPS}"])
 
 
+def test_a_recipe_of_one_long_epoch_says_how_often_dev_is_looked_at(model: PooledClassifier, run: Run) -> None:
+    score, seen = script([0.1] * 9, lambda: None)
+    FineTuner(model, replace(RECIPE, epochs=1, looks=3, patience=9), replace(run, score=score)).fit()
+    assert len(seen) == 4  # the last one is at the checkpoint that won
+
+
 def test_without_dev_the_last_step_is_the_result(model: PooledClassifier, run: Run) -> None:
     tuner = FineTuner(model, RECIPE, replace(run, dev=None))
     log = tuner.fit()
