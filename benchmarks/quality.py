@@ -140,10 +140,12 @@ def seconds_until_near(run: FinishedRun) -> tuple[float, float]:
 
 
 def _beside(found: Seeded) -> str:
-    alone = [f"{one['student_alone']}:{one['teacher_alone']} (p {one['p_value']:.2g})" for one in found.pairings()]
+    pairings = found.pairings()
+    alone = [f"{one['student_alone']}:{one['teacher_alone']} (p {one['p_value']:.2g})" for one in pairings]
+    expected = [one["expected_gap"] for one in pairings if one["expected_gap"] is not None]
     return (
         f"int8 {over_seeds(found.scores)}, teacher {found.teacher_score:.2%}, gap {in_points(found.gap())}, right "
-        f"alone {', '.join(alone)}"
+        f"alone {', '.join(alone)}" + (f", gap that the teacher expects {over_seeds(expected)}" if expected else "")
     )
 
 

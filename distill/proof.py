@@ -19,13 +19,18 @@ def compare_paired(student: Answers, teacher: Answers, targets: Floats) -> dict[
 
     Only rows that one of them alone gets right say anything; under equal error rates each is as likely the student's
     as the teacher's (McNemar 1947; exact and two-sided as a binomial test, Dietterich 1998). Multi-label: a row is
-    right when its whole set is. A row that the teacher rejected counts as wrong, and has no part in `agreement`
-    (None when it rejected all).
+    right when its whole set is. A row that the teacher rejected counts as wrong, and has no part in `agreement` and
+    `expected_gap` (None when it rejected all).
+
+    `expected_gap` is what the teacher gives the student's answer less what it gives its own, mean over rows: the
+    accuracy a calibrated teacher expects the student to lose. It reads no gold and is far less noisy than counting who
+    is right; None for multi-label, where the measure is not accuracy.
     """
     ours, theirs = (row_scores(given.decided, targets) * given.rows > 0 for given in (student, teacher))
     student_alone, teacher_alone = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
     differing = student_alone + teacher_alone
     alike = (student.decided == teacher.decided).all(axis=1)[teacher.rows]
+    lost = (teacher.probs * (student.decided.astype(float) - teacher.decided)).sum(axis=1)[teacher.rows]
     return {
         "both_right": int((ours & theirs).sum()),
         "student_alone": student_alone,
@@ -33,6 +38,7 @@ def compare_paired(student: Answers, teacher: Answers, targets: Floats) -> dict[
         "both_wrong": int((~ours & ~theirs).sum()),
         "p_value": float(binomtest(student_alone, differing).pvalue) if differing else 1.0,
         "agreement": float(alike.mean()) if len(alike) else None,
+        "expected_gap": float(lost.mean()) if len(lost) and teacher.thresholds is None else None,
     }
 
 

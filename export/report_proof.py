@@ -25,7 +25,7 @@ _SHORT = 200  # characters of a text in a table
 
 
 def paired_table(report: Report) -> Table:
-    """Return McNemar's test between student and teacher on the test rows, and how often they agree."""
+    """Return McNemar's test of student and teacher on the test rows, how often they agree, and the expected gap."""
     paired = pick(report, "paired")
     rows = (
         ("both right", count(pick(paired, "both_right"))),
@@ -34,10 +34,13 @@ def paired_table(report: Report) -> Table:
         ("both wrong", count(pick(paired, "both_wrong"))),
         ("McNemar's exact test, p", shortest(pick(paired, "p_value"))),
         ("decide alike", percent(pick(paired, "agreement"))),
+        ("gap that the teacher expects, points", points(number(paired, "expected_gap"))),
     )
     note = (
         "p: how probable so uneven a share of the rows that one alone gets right would be if both erred equally often. "
-        "A large p does not prove that they are equal: the interval of the gap says how far apart they may be."
+        "A large p does not prove that they are equal: the interval of the gap says how far apart they may be. The gap "
+        "that the teacher expects is what it gives the student's answers less what it gives its own: no gold is in it, "
+        "and less chance."
     )
     return Table("Student and teacher on the same test rows", ("", ""), rows, note)
 

@@ -41,6 +41,21 @@ def test_a_row_that_the_teacher_rejects_counts_against_it_and_not_in_the_agreeme
     assert (found["student_alone"], found["both_right"], found["agreement"]) == (1, 1, 1.0)
 
 
+def test_the_gap_that_a_teacher_expects_is_what_it_gives_both_answers_and_reads_no_gold() -> None:
+    probs = np.array([[0.7, 0.2, 0.1], [0.5, 0.4, 0.1], [0.1, 0.1, 0.8]], np.float32)
+    teacher, student = decide(TASK.kind, probs, None), answers([1, 1, 2])
+    for gold in ([0, 0, 2], [1, 1, 0]):
+        found = compare_paired(student, teacher, truth(gold))
+        assert found["expected_gap"] == pytest.approx((0.2 - 0.7 + 0.4 - 0.5) / 3)
+    part = decide(TASK.kind, probs, None, np.array([False, True, True]))
+    assert compare_paired(student, part, truth([0, 0, 2]))["expected_gap"] == pytest.approx((0.4 - 0.5) / 2)
+
+
+def test_a_multi_label_teacher_expects_no_gap_in_accuracy() -> None:
+    given = decide(TaskKind.MULTI_LABEL, np.full((2, 3), 0.6, np.float32), np.full(3, 0.5, np.float32))
+    assert compare_paired(given, given, np.ones((2, 3), np.float32))["expected_gap"] is None
+
+
 def test_every_label_with_a_row_has_the_recall_of_both_with_the_greatest_loss_first() -> None:
     given, ours, theirs = [0, 0, 0, 1, 1], [0, 0, 1, 1, 1], [0, 0, 0, 0, 1]
     found = recall_by_class(TASK, answers(ours), answers(theirs), truth(given))

@@ -3,7 +3,14 @@
 from export.report_proof import label_errors_table, paired_table, recall_table, suspects_table
 
 REPORT = {
-    "paired": {"both_right": 2800, "student_alone": 31, "teacher_alone": 52, "p_value": 0.0271, "agreement": 0.968},
+    "paired": {
+        "both_right": 2800,
+        "student_alone": 31,
+        "teacher_alone": 52,
+        "p_value": 0.0271,
+        "agreement": 0.968,
+        "expected_gap": -0.004,
+    },
     "recall": [{"label": "card_lost", "n": 40, "recall": 0.9, "teacher_recall": 0.95}],
     "label_errors": {
         "parts": [{"part": "test", "rows": 3080, "suspects": 57, "probabilities": "the teacher"}],
@@ -25,6 +32,7 @@ def test_the_paired_table_holds_the_test_and_the_agreement() -> None:
     rows = dict(paired_table(REPORT).rows)
     assert (rows["student alone right"], rows["teacher alone right"]) == ("31", "52")
     assert (rows["McNemar's exact test, p"], rows["decide alike"]) == ("0.0271", "96.8 %")
+    assert rows["gap that the teacher expects, points"] == "−0.4"
     assert rows["both wrong"] == "–"
 
 
