@@ -22,15 +22,15 @@ def compare_paired(student: Answers, teacher: Answers, targets: Floats) -> dict[
     right when its whole set is. A row that the teacher rejected counts as wrong, and has no part in `agreement` and
     `expected_gap` (None when it rejected all).
 
-    `expected_gap` is what the teacher gives the student's answer less what it gives its own, mean over rows: the
-    accuracy a calibrated teacher expects the student to lose. It reads no gold and is far less noisy than counting who
-    is right; None for multi-label, where the measure is not accuracy.
+    `expected_gap` is the mean over rows of what the teacher gives the student's answer less what it gives its own: the
+    gap in accuracy that a calibrated teacher expects, below 0 where the student loses. It reads no gold and is less
+    noisy than counting who is right; None for multi-label, where the measure is not accuracy.
     """
     ours, theirs = (row_scores(given.decided, targets) * given.rows > 0 for given in (student, teacher))
     student_alone, teacher_alone = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
     differing = student_alone + teacher_alone
     alike = (student.decided == teacher.decided).all(axis=1)[teacher.rows]
-    lost = (teacher.probs * (student.decided.astype(float) - teacher.decided)).sum(axis=1)[teacher.rows]
+    expected = (teacher.probs * (student.decided.astype(float) - teacher.decided)).sum(axis=1)[teacher.rows]
     return {
         "both_right": int((ours & theirs).sum()),
         "student_alone": student_alone,
@@ -38,7 +38,7 @@ def compare_paired(student: Answers, teacher: Answers, targets: Floats) -> dict[
         "both_wrong": int((~ours & ~theirs).sum()),
         "p_value": float(binomtest(student_alone, differing).pvalue) if differing else 1.0,
         "agreement": float(alike.mean()) if len(alike) else None,
-        "expected_gap": float(lost.mean()) if len(lost) and teacher.thresholds is None else None,
+        "expected_gap": float(expected.mean()) if len(expected) and teacher.thresholds is None else None,
     }
 
 

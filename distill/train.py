@@ -112,8 +112,9 @@ def train_student(
         transfer = replace(transfer, hidden=_embed(inputs, str(embedder), draft.max_tokens, transfer.texts))
     recipe = recipe_of(train, len(pool.texts), inputs.seed, student.kind, texts=len(known.texts))
     # An epoch shows as many texts as the pool holds, each as itself or as a variant; background comes on top.
-    epochs, share = recipe.epochs, len(transfer.texts) / len(known.texts)
-    shown = draw_showings(weights, math.ceil(epochs * len(pool.texts) * share), inputs.seed)
+    epochs = recipe.epochs
+    count = math.ceil(epochs * len(pool.texts) * (len(transfer.texts) / len(known.texts)))
+    shown = draw_showings(weights, count, inputs.seed)
     run = _run(inputs, draft, transfer, directory, train)
     run = replace(run, train=Subset(run.train, shown.tolist()), **_pause(inputs.part, train))
     recipe = replace(recipe, epochs=1, looks=math.ceil(epochs))

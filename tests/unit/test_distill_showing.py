@@ -45,7 +45,7 @@ def test_a_text_is_taken_in_proportion_to_its_weight_and_the_heaviest_surely() -
     np.testing.assert_allclose(share, [1 / 3, 2 / 3, 1, 1], atol=0.04)
 
 
-def test_equal_weights_leave_the_choice_to_the_seed() -> None:
+def test_the_seed_decides_who_is_in_the_last_round() -> None:
     draws = [draw_showings(np.ones(50), 20, seed).tolist() for seed in (0, 0)]
     assert draws[0] == draws[1]
     weights = np.random.default_rng(0).random(50) + 0.1
