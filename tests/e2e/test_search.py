@@ -42,6 +42,15 @@ def found(project: Project) -> dict[str, Any]:
     return result
 
 
+def runner_up(project: Project) -> tuple[int, Path]:
+    """Return the layers of the student that was trained to the end beside the one chosen, and the run of its training.
+
+    It paused after a quarter, and the search died when it had been trained to the end.
+    """
+    layers = next(int(row["name"].split()[0]) for row in found(project)["students"] if row["state"] == "trained")
+    return layers, project.run / "search" / f"{layers}-layers" / "1" / project.run.name
+
+
 @pytest.fixture(scope="module")
 def searched(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Searched:
     """Return a finished project after a search that was killed once, what it said then, and how it had been killed."""
@@ -65,12 +74,10 @@ def test_a_killed_search_keeps_what_it_had_and_ends_with_the_smallest_student(se
 
 def test_everyone_on_the_ladder_is_accounted_for(searched: Searched) -> None:
     rows = {row["name"]: row for row in found(searched[0])["students"]}
-    assert [(name, row["state"].partition(":")[0], row["share"]) for name, row in rows.items()] == [
-        ("2 layers", "chosen", 1.0),
-        ("3 layers", "trained", 1.0),
-        ("4 layers", "dropped", 0.25),
-        ("9 layers", "not possible", 0.0),
-    ]
+    ends = {name: (row["state"].partition(":")[0], row["share"]) for name, row in rows.items()}
+    assert (ends["2 layers"], ends["9 layers"]) == (("chosen", 1.0), ("not possible", 0.0))
+    # Who of the other two stands better after a quarter is for chance to say.
+    assert sorted((ends["3 layers"], ends["4 layers"])) == [("dropped", 0.25), ("trained", 1.0)]
     sizes = [rows[name]["size_bytes"] for name in ("2 layers", "3 layers", "4 layers")]
     assert sizes == sorted(set(sizes))
 
@@ -104,20 +111,20 @@ def test_a_student_that_paused_and_was_killed_is_the_one_that_trains_undisturbed
     searched: Searched, finished: Finished, tmp_path: Path
 ) -> None:
     alone = finished[0].copy(tmp_path, "corpus", "teacher", "labels")
-    assert alone.distill("train", "student.layers=3").code == 0
-    halved = searched[0].run / "search" / "3-layers" / "1" / "shop" / "student"
+    layers, halved = runner_up(searched[0])
+    assert alone.distill("train", f"student.layers={layers}").code == 0
     weights = "model.safetensors"
-    assert file_digest(halved / weights) == file_digest(alone.run / "student" / weights)
+    assert file_digest(halved / "student" / weights) == file_digest(alone.run / "student" / weights)
 
 
 def test_a_run_takes_a_student_that_the_search_trained_to_the_end(searched: Searched) -> None:
     project = searched[0].copy(searched[0].runs.parent / "taken", "corpus", "teacher", "labels")
     shutil.copytree(searched[0].run / "search", project.run / "search")
-    outcome = project.distill("export", "student.layers=3")
+    layers, halved = runner_up(searched[0])
+    outcome = project.distill("export", f"student.layers={layers}")
     assert outcome.code == 0, outcome.err
     assert "train: " not in outcome.err
-    bundles = [project.run / "bundle", searched[0].run / "search" / "3-layers" / "1" / "shop" / "bundle"]
-    assert len({file_digest(bundle / "potstill.json") for bundle in bundles}) == 1
+    assert file_digest(halved / "bundle" / "potstill.json") == file_digest(project.run / "bundle" / "potstill.json")
 
 
 def test_a_time_that_nobody_holds_ends_the_search_before_any_training(finished: Finished, tmp_path: Path) -> None:
