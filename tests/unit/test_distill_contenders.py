@@ -1,5 +1,6 @@
 """What a speed report can time: bundles and PyTorch checkpoints, each answering as it does alone."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,13 @@ from export.runtime import Predictor
 from tests.conftest import LABELS
 
 TEXTS = ["my card was declined", "the parcel never came", "hello the shirt is too small"]
+
+
+@pytest.fixture(autouse=True)
+def same_threads() -> Iterator[None]:
+    """Leave torch the threads it had: what another file trains in this process depends on them."""
+    with same_threads_after():
+        yield
 
 
 def test_a_bundle_answers_as_its_predictor_does_and_has_stages(small_bundle: Path) -> None:
