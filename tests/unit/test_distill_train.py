@@ -117,7 +117,9 @@ def test_the_embeddings_of_texts_that_were_labelled_are_not_asked_for_again(
     found = module._embed(inputs, str(small_teacher), 32, [strange[0], *known, strange[1]])
     assert asked == strange
     wanted = embedder(str(small_teacher), 32).logits([strange[0], *known, strange[1]])
-    np.testing.assert_allclose(found, wanted, atol=1e-3)
+    # Many texts are answered in bf16 where the CPU has it; another text's embedding is ten times as far.
+    np.testing.assert_allclose(found, wanted, atol=0.01)
+    assert np.abs(wanted - np.roll(wanted, 1, axis=0)).max(axis=1).mean() > 0.1
     asked.clear()
     module._embed(inputs, str(small_teacher), 32, known)
     assert not asked
