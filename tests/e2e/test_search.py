@@ -75,6 +75,7 @@ def test_a_killed_search_keeps_what_it_had_and_ends_with_the_smallest_student(se
 def test_everyone_on_the_ladder_is_accounted_for(searched: Searched) -> None:
     rows = {row["name"]: row for row in found(searched[0])["students"]}
     ends = {name: (row["state"].partition(":")[0], row["share"]) for name, row in rows.items()}
+    assert list(ends) == ["2 layers", "3 layers", "4 layers", "9 layers"]
     assert (ends["2 layers"], ends["9 layers"]) == (("chosen", 1.0), ("not possible", 0.0))
     # Who of the other two stands better after a quarter is for chance to say.
     assert sorted((ends["3 layers"], ends["4 layers"])) == [("dropped", 0.25), ("trained", 1.0)]
