@@ -24,6 +24,7 @@ from teacher.files import file_digest
 from teacher.finetune import FineTuner, Recipe, Run, Score, TokenRows, gold_epochs, hard_label_objective
 from teacher.pooled import HEAD, PooledClassifier, PooledEncoder, load_encoder, load_pooled
 from teacher.processes import is_first_process, wait_for_all
+from teacher.rows_in_use import rows_in_use
 from teacher.scorer import TextScorer, check_vocabulary
 from teacher.soft_labels import SoftLabels
 from teacher.spec import EncoderSpec, FineTuneSpec
@@ -90,13 +91,17 @@ def fine_tune(
     first = gold.seed if spec.seed is None else spec.seed
     epochs = spec.epochs or gold_epochs(len(lesson[0]))
     recipe = Recipe(epochs, spec.learning_rate, spec.head_learning_rate, spec.batch_size)
-    dev = [example.text for example in gold.dev]
+    train = TokenRows(tokenizer, lesson[0], spec.max_tokens, targets=lesson[1])
+    texts = [example.text for example in gold.dev]
+    dev = TokenRows(tokenizer, texts, spec.max_tokens, targets=gold.targets(gold.dev))
+    padding = tokenizer.pad_token_id or 0
+    read = np.union1d(np.union1d(train.token_ids(), dev.token_ids()), padding)
     run = Run(
         directory=checkpoints,
-        train=TokenRows(tokenizer, lesson[0], spec.max_tokens, targets=lesson[1]),
-        dev=TokenRows(tokenizer, dev, spec.max_tokens, targets=gold.targets(gold.dev)) if dev else None,
+        train=train,
+        dev=dev if texts else None,
         objective=hard_label_objective(gold.task.kind),
-        padding_id=tokenizer.pad_token_id or 0,
+        padding_id=padding,
         score=gold.score,
         progress=gold.progress,
     )
@@ -106,7 +111,8 @@ def fine_tune(
         model = PooledClassifier(load_encoder(spec.model), len(gold.task.labels))
         check_vocabulary(model, tokenizer)
         # The last checkpoint of a member stays until all are there, so that none is trained twice.
-        FineTuner(model, replace(recipe, seed=seed), replace(run, directory=checkpoints / str(seed))).fit()
+        with rows_in_use(model.encoder, read):
+            FineTuner(model, replace(recipe, seed=seed), replace(run, directory=checkpoints / str(seed))).fit()
         return model
 
     soup = trained(first)

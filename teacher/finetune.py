@@ -76,6 +76,10 @@ class TokenRows(torch.utils.data.Dataset[dict[str, Any]]):
         """Return the token ids of every row, unpadded."""
         return [self.tokens(row) for row in range(len(self))]
 
+    def token_ids(self) -> NDArray[np.int32]:
+        """Return the tokens that occur, each once, rising."""
+        return np.unique(self._tokens)
+
     def __len__(self) -> int:
         """Return N."""
         return len(self.lengths)
