@@ -11,7 +11,7 @@ from student.spec import StudentKind, StudentSpec
 
 # What null stands for. A static student is far cheaper to show a text to, and its tables need larger steps.
 _BY_KIND: Mapping[StudentKind, Mapping[str, Any]] = {
-    "transformer": {"learning_rate": 5e-4, "head_learning_rate": 5e-4, "batch_size": 32, "hidden_weight": 10.0},
+    "transformer": {"learning_rate": 5e-4, "head_learning_rate": 5e-4, "hidden_weight": 10.0},
     "static": {
         "learning_rate": 4e-2,
         "head_learning_rate": 5e-3,
@@ -37,7 +37,7 @@ class TrainSpec(BaseModel):
     temperature: float = Field(3.0, gt=0, le=100)
     learning_rate: float | None = Field(None, gt=0, lt=1, description="null: 5e-4, static 4e-2")
     head_learning_rate: float | None = Field(None, gt=0, lt=1, description="null: 5e-4, static 5e-3")
-    batch_size: int | None = Field(None, ge=1, le=4096, description="null: 32, static 256")
+    batch_size: int | None = Field(None, ge=1, le=4096, description="null: 64 or 32, see `recipe_of`; static 256")
     weight_decay: float = Field(0.01, ge=0, lt=1)
     warmup: float = Field(0.06, ge=0, lt=1, description="share of all steps")
     gold_weight: float = Field(0.0, ge=0, le=1, description="share of the loss taken by gold labels")

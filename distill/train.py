@@ -49,6 +49,8 @@ _REFERENCE_EPOCHS: Mapping[StudentKind, float] = {"transformer": 20, "static": 1
 # More passes over texts and variants than these, and more rows, are learned by heart.
 _MOST_PASSES: Mapping[StudentKind, float] = {"transformer": math.inf, "static": 5}
 _ROWS_BEFORE_PASSES_COUNT = 350_000
+_ROWS_FOR_LARGE_BATCHES = 48_000  # shown in one training, at least, so that enough steps are left
+_TOKENS_FOR_LARGE_BATCHES = 128  # in the longest text, at most, so that memory is no matter
 # On gold alone: passes over it against those of a fine-tuned encoder, and both learning rates.
 _ON_GOLD: Mapping[StudentKind, tuple[float, float, float]] = {
     "transformer": (1, 2e-4, 2e-3),
@@ -110,7 +112,9 @@ def train_student(
     hidden_weight = (train.hidden_weight or 0.0) if embedder else 0.0
     if hidden_weight:
         transfer = replace(transfer, hidden=_embed(inputs, str(embedder), draft.max_tokens, transfer.texts))
-    recipe = recipe_of(train, len(pool.texts), inputs.seed, student.kind, texts=len(known.texts))
+    recipe = recipe_of(
+        train, len(pool.texts), inputs.seed, student.kind, texts=len(known.texts), max_tokens=draft.max_tokens
+    )
     # An epoch shows as many texts as the pool holds, each as itself or as a variant; background comes on top.
     epochs = recipe.epochs
     count = math.ceil(epochs * len(pool.texts) * (len(transfer.texts) / len(known.texts)))
@@ -183,22 +187,32 @@ def draft_student(inputs: TrainInputs, source: str, spec: StudentSpec, texts: Se
 
 
 def recipe_of(
-    train: TrainSpec, rows: int, seed: int, kind: StudentKind = "transformer", *, texts: int | None = None
+    train: TrainSpec,
+    rows: int,
+    seed: int,
+    kind: StudentKind = "transformer",
+    *,
+    texts: int | None = None,
+    max_tokens: int | None = None,
 ) -> Recipe:
     """Return the training recipe of a config section for `rows` training rows and a student of `kind`.
 
     Without `train.epochs`, rows seen grow as the 0.4th power of the rows there are, 20 epochs at 8,600 for a
     transformer; beyond 350,000 rows a static student sees none of the `texts`, the rows and their variants, more than
-    five times.
+    five times. Without `train.batch_size`, a transformer that reads at most 128 tokens (`max_tokens`) takes 64 texts a
+    step where it is shown 48,000 rows or more: half of a step of 32 is spent on its weights, not on its texts.
     """
     train = train.settled(kind)
     grown = epochs_for(rows, reference_rows=8_600, reference_epochs=_REFERENCE_EPOCHS[kind], power=0.4)
     most = max(_MOST_PASSES[kind] * (texts or rows), _ROWS_BEFORE_PASSES_COUNT) / max(rows, 1)
+    epochs = train.epochs or min(grown, most)
+    are_short = max_tokens is not None and max_tokens <= _TOKENS_FOR_LARGE_BATCHES
+    usual_batch = 64 if are_short and epochs * rows >= _ROWS_FOR_LARGE_BATCHES else 32
     return Recipe(
-        epochs=train.epochs or min(grown, most),
+        epochs=epochs,
         learning_rate=train.learning_rate or 0.0,
         head_learning_rate=train.head_learning_rate or 0.0,
-        batch_size=train.batch_size or 0,
+        batch_size=train.batch_size or usual_batch,
         weight_decay=train.weight_decay,
         warmup=train.warmup,
         patience=train.patience,

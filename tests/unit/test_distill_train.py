@@ -231,6 +231,16 @@ def test_a_static_student_trains_longer_in_larger_steps_unless_told_otherwise() 
     assert recipe_of(TrainSpec(learning_rate=0.5, batch_size=3), 8_600, 0, "static").batch_size == 3
 
 
+def test_many_short_texts_are_shown_in_larger_batches_unless_told_otherwise() -> None:
+    def batch(rows: int, max_tokens: int | None, asked: int | None = None) -> int:
+        train = TrainSpec(batch_size=asked, epochs=4)
+        return recipe_of(train, rows, 0, max_tokens=max_tokens).batch_size
+
+    assert batch(12_000, 128) == 64
+    assert batch(11_999, 128) == batch(12_000, 129) == batch(12_000, None) == 32
+    assert batch(12_000, 128, 8) == 8
+
+
 def test_a_static_student_sees_a_text_five_times_or_350_000_rows() -> None:
     def seen(rows: int, texts: int) -> float:
         return rows * recipe_of(TrainSpec(), rows, 0, "static", texts=texts).epochs
