@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from student.spec import StudentKind, StudentSpec
 
-# What null stands for. A static student is far cheaper to show a text to, and its tables need larger steps.
+# What null stands for; a transformer's batches depend on its schedule. A static student is far cheaper to show a text
+# to, and its tables need larger steps.
 _BY_KIND: Mapping[StudentKind, Mapping[str, Any]] = {
     "transformer": {"learning_rate": 5e-4, "head_learning_rate": 5e-4, "hidden_weight": 10.0},
     "static": {

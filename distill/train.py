@@ -200,7 +200,7 @@ def recipe_of(
     Without `train.epochs`, rows seen grow as the 0.4th power of the rows there are, 20 epochs at 8,600 for a
     transformer; beyond 350,000 rows a static student sees none of the `texts`, the rows and their variants, more than
     five times. Without `train.batch_size`, a transformer that reads at most 128 tokens (`max_tokens`) takes 64 texts a
-    step where it is shown 48,000 rows or more: half of a step of 32 is spent on its weights, not on its texts.
+    step where it is shown 48,000 rows or more: nearly half of a step of 32 is spent on its weights.
     """
     train = train.settled(kind)
     grown = epochs_for(rows, reference_rows=8_600, reference_epochs=_REFERENCE_EPOCHS[kind], power=0.4)

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -239,6 +240,24 @@ def test_many_short_texts_are_shown_in_larger_batches_unless_told_otherwise() ->
     assert batch(12_000, 128) == 64
     assert batch(11_999, 128) == batch(12_000, 129) == batch(12_000, None) == 32
     assert batch(12_000, 128, 8) == 8
+
+
+def test_a_student_of_short_texts_is_trained_in_those_batches(
+    inputs: TrainInputs, small_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+
+    class Watched(module.DistillationTrainer):
+        def __init__(self, model: Any, recipe: Any, *rest: Any) -> None:
+            super().__init__(model, recipe, *rest)
+            taken.append(recipe.batch_size)
+
+    monkeypatch.setattr(module, "DistillationTrainer", Watched)
+    for rows, folder in ((1, "large"), (1_000_000, "small")):
+        monkeypatch.setattr(module, "_ROWS_FOR_LARGE_BATCHES", rows)
+        spec, train = StudentSpec(layers=1), TrainSpec(epochs=1)
+        train_student(inputs, str(small_teacher), small_teacher, spec, train, tmp_path / folder)
+    assert taken == [64, 32]
 
 
 def test_a_static_student_sees_a_text_five_times_or_350_000_rows() -> None:
