@@ -92,6 +92,16 @@ def hidden_loss(student_hidden: Tensor, teacher_hidden: Tensor) -> Tensor:
     return 1 - functional.cosine_similarity(student_hidden, teacher_hidden, dim=-1).mean()
 
 
+def hint_loss(student_states: Tensor, teacher_states: Tensor, is_token: Tensor) -> Tensor:
+    """Return the squared error between hidden states (batch, sequence, width) over the variance of the teacher's.
+
+    Only where `is_token` (batch, sequence) is not 0: 0 when they agree, about 1 for one that always says the same.
+    """
+    chosen = is_token.bool()
+    student, teacher = student_states[chosen].float(), teacher_states[chosen].float()
+    return functional.mse_loss(student, teacher) / teacher.var().clamp_min(_SMALLEST)
+
+
 def relation_loss(student_hidden: Tensor, teacher_hidden: Tensor) -> Tensor:
     """Return the squared error between the cosine similarities inside a batch, on both sides (batch, width).
 

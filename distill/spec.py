@@ -12,12 +12,13 @@ from student.spec import StudentKind, StudentSpec
 # What null stands for; a transformer's batches depend on its schedule. A static student is far cheaper to show a text
 # to, and its tables need larger steps.
 _BY_KIND: Mapping[StudentKind, Mapping[str, Any]] = {
-    "transformer": {"learning_rate": 5e-4, "head_learning_rate": 5e-4, "hidden_weight": 10.0},
+    "transformer": {"learning_rate": 5e-4, "head_learning_rate": 5e-4, "hidden_weight": 10.0, "hint_weight": 40.0},
     "static": {
         "learning_rate": 4e-2,
         "head_learning_rate": 5e-3,
         "batch_size": 256,
         "hidden_weight": 0.0,
+        "hint_weight": 0.0,
         "bf16": False,
     },
 }
@@ -46,6 +47,11 @@ class TrainSpec(BaseModel):
         None,
         ge=0,
         description="weight of the teacher's sentence embeddings; null: 10 where it has an encoder, static 0",
+    )
+    hint_weight: float | None = Field(
+        None,
+        ge=0,
+        description="weight of the teacher's hidden states in layers that the student copied; null: 40, static 0",
     )
     patience: int | None = Field(None, ge=1, description="evaluations on dev without gain before stopping")
     bf16: bool | None = Field(None, description="null: where the CPU multiplies bfloat16 natively")

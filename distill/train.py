@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 
 from distill.background import Background, read_background
 from distill.data import Transfer, label_stores, labelled_rows, needed_tokens, read_transfer, read_variants
+from distill.hints import Hints
 from distill.losses import distillation_objective
 from distill.scores import dev_score
 from distill.showing import draw_showings, showing_weights
@@ -25,7 +26,7 @@ from distill.spec import Part, TrainSpec
 from distill.trainer import DistillationTrainer
 from student.coding import code_tokens, embed_by_codes, save_checkpoint
 from student.first_position import compute_first_position
-from student.model import Head, adopt_head, build_student, parameter_count
+from student.model import Head, adopt_head, build_student, parameter_count, source_layers
 from student.sharing import MOST_TOKENS, borrowing, choose_owners, read_places, share_rows
 from student.spec import StudentKind, StudentSpec
 from student.vocabulary import changed_splits, prove_unchanged, trim_vocabulary
@@ -36,6 +37,7 @@ from teacher.example import content_id
 from teacher.files import write_atomically
 from teacher.finetune import FineTuner, Recipe, Run, TokenRows, epochs_for, gold_epochs, last_whole_checkpoint
 from teacher.kinds import linear_head
+from teacher.pooled import load_encoder
 from teacher.processes import is_first_process, wait_for_all
 from teacher.soft_labels import read_embeddings
 from teacher.task import PROBLEM_TYPES, Task
@@ -79,6 +81,7 @@ class Draft:
     tokenizer: PreTrainedTokenizerBase
     max_tokens: int
     vocabulary: dict[str, float]
+    source_ids: NDArray[np.int64] | None = None  # of its tokens in the vocabulary that was trimmed, where one was
 
     @property
     def padding_id(self) -> int:
@@ -96,7 +99,8 @@ def train_student(
 ) -> None:
     """Distil the pool's soft labels into a student drafted from the checkpoint `source`; save to `directory`.
 
-    `embedder` is the folder of the teacher's encoder, whose sentence embeddings the student learns beside them.
+    `embedder` is the folder of the teacher's encoder, whose sentence embeddings the student learns beside them, and
+    what its layers make of every token where the student starts from them.
     """
     train = train.settled(student.kind)
     pool = read_transfer(inputs.corpus, inputs.labels, inputs.task, "pool")
@@ -112,6 +116,7 @@ def train_student(
     hidden_weight = (train.hidden_weight or 0.0) if embedder else 0.0
     if hidden_weight:
         transfer = replace(transfer, hidden=_embed(inputs, str(embedder), draft.max_tokens, transfer.texts))
+    hints = read_hints(draft, student, embedder) if train.hint_weight and embedder == Path(source) else None
     recipe = recipe_of(
         train, len(pool.texts), inputs.seed, student.kind, texts=len(known.texts), max_tokens=draft.max_tokens
     )
@@ -122,7 +127,7 @@ def train_student(
     run = _run(inputs, draft, transfer, directory, train)
     run = replace(run, train=Subset(run.train, shown.tolist()), **_pause(inputs.part, train))
     recipe = replace(recipe, epochs=1, looks=math.ceil(epochs))
-    log = DistillationTrainer(draft.model, recipe, run, hidden_weight).fit()
+    log = DistillationTrainer(draft.model, recipe, run, hidden_weight, hints, train.hint_weight or 0.0).fit()
     facts = {
         "rows": len(pool.texts),
         "variants": len(known.texts) - len(pool.texts),
@@ -183,7 +188,21 @@ def draft_student(inputs: TrainInputs, source: str, spec: StudentSpec, texts: Se
     elif owners is not None and len(owners) < len(full):
         embed_by_codes(model, code_tokens(model.get_input_embeddings().weight, owners))
     compute_first_position(model)
-    return Draft(model, tokenizer, max_tokens, facts)
+    return Draft(model, tokenizer, max_tokens, facts, None if is_static else kept_ids)
+
+
+def read_hints(draft: Draft, spec: StudentSpec, embedder: Path) -> Hints | None:
+    """Return the teacher's hidden states after the layers that the student `draft` copied from `embedder`.
+
+    Of the last one it learns the sentence embedding instead. None where it copied no other, or has another width.
+    """
+    if spec.kind != "transformer" or spec.init != "teacher":
+        return None
+    encoder = load_encoder(str(embedder))
+    layers = source_layers(spec, encoder.config)[:-1]
+    if not layers or encoder.config.hidden_size != draft.model.config.hidden_size:
+        return None
+    return Hints(encoder, layers, draft.source_ids)
 
 
 def recipe_of(

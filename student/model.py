@@ -67,8 +67,7 @@ def build_student(
             config = _trimmed(config, kept_ids)
         rows = None if kept_ids is None else torch.from_numpy(kept_ids)
         return build_static(source, spec, config, _label_options(head), rows)
-    copies, keeps_first = spec.init != "config", config.model_type in _FIRST_DIFFERS
-    chosen = choose_layers(spec.layers, config.num_hidden_layers, copies=copies, keeps_first=keeps_first)
+    chosen = source_layers(spec, config)
     shape = _student_config(config, head, chosen, kept_ids)
     narrower = _resized(shape, spec)
     if spec.init == "config":
@@ -107,6 +106,12 @@ def adopt_head(student: PreTrainedModel, weight: torch.Tensor, bias: torch.Tenso
         classifier.weight.copy_(weight / _POOLER_SCALE)
         classifier.bias.copy_(bias)
     return True
+
+
+def source_layers(spec: StudentSpec, source: PreTrainedConfig) -> list[int]:
+    """Return which layer of `source` each layer of a transformer student is made after; raise as `choose_layers`."""
+    copies, keeps_first = spec.init != "config", source.model_type in _FIRST_DIFFERS
+    return choose_layers(spec.layers, source.num_hidden_layers, copies=copies, keeps_first=keeps_first)
 
 
 def choose_layers(
@@ -203,7 +208,7 @@ def _from_config(shape: PreTrainedConfig) -> PreTrainedModel:
 def _copied_weights(
     original: PreTrainedModel, student: PreTrainedModel, chosen: Sequence[int], kept_ids: NDArray[np.int64] | None
 ) -> dict[str, torch.Tensor]:
-    prefix = _layer_prefix(original)
+    prefix = f"{layer_stack(original)[0]}."
     renamed = {f"{prefix}{layer}.": f"{prefix}{position}." for position, layer in enumerate(chosen)}
     weights = {}
     for name, tensor in original.state_dict().items():
@@ -242,11 +247,11 @@ def _load_weights(student: PreTrainedModel, weights: Mapping[str, torch.Tensor],
         ) from error
 
 
-def _layer_prefix(model: PreTrainedModel) -> str:
-    """Return the dotted name under which the numbered transformer layers of `model` stand."""
+def layer_stack(model: PreTrainedModel) -> tuple[str, torch.nn.ModuleList]:
+    """Return the numbered transformer layers of `model` and the dotted name under which they stand."""
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.ModuleList) and len(module) == model.config.num_hidden_layers:
-            return f"{name}."
+            return name, module
     raise StudentError(
         f"found no list of {model.config.num_hidden_layers} layers in {type(model).__name__}; "
         "start the student from another checkpoint (student.init)"

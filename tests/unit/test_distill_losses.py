@@ -9,6 +9,7 @@ from distill.losses import (
     centred_mse,
     distillation_objective,
     hidden_loss,
+    hint_loss,
     logit_mse,
     relation_loss,
     soft_bce,
@@ -152,3 +153,15 @@ def test_sentence_states_of_different_widths_are_compared_by_their_relations() -
     torch.manual_seed(0)
     student, teacher = torch.randn(5, 3), torch.randn(5, 7)
     torch.testing.assert_close(hidden_loss(student, teacher), relation_loss(student, teacher))
+
+
+def test_hints_are_compared_in_parts_of_their_variance_where_tokens_are() -> None:
+    torch.manual_seed(0)
+    teacher, is_token = torch.randn(2, 3, 5), torch.tensor([[1, 1, 1], [1, 0, 0]])
+    student = teacher.clone()
+    student[1, 1:] += 100  # padding
+    assert hint_loss(student, teacher, is_token).item() == 0
+    known = teacher[is_token.bool()]
+    wanted = ((known - 0.5) ** 2).mean() / known.var()
+    torch.testing.assert_close(hint_loss(torch.full_like(teacher, 0.5), teacher, is_token), wanted)
+    torch.testing.assert_close(hint_loss(7 * torch.full_like(teacher, 0.5), 7 * teacher, is_token), wanted)

@@ -140,9 +140,9 @@ def test_where_there_is_no_time_for_all_texts_unsure_ones_are_shown(
     runs: list[Run] = []
 
     class Watched(DistillationTrainer):
-        def __init__(self, model: torch.nn.Module, recipe: Recipe, run: Run, hidden_weight: float) -> None:
+        def __init__(self, model: torch.nn.Module, recipe: Recipe, run: Run, *rest: Any) -> None:
             runs.append(run)
-            super().__init__(model, recipe, run, hidden_weight)
+            super().__init__(model, recipe, run, *rest)
 
     monkeypatch.setattr(module, "DistillationTrainer", Watched)
     known = read_transfer(inputs.corpus, inputs.labels, inputs.task, "pool")

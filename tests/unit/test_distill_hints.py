@@ -1,0 +1,154 @@
+"""Facts about hints: which states they are, of which tokens, and which students learn from them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+
+from distill import train as module
+from distill.hints import Hints
+from distill.losses import hint_loss
+from distill.spec import TrainSpec
+from distill.train import TrainInputs, draft_student, read_hints, train_student
+from distill.trainer import DistillationTrainer
+from student.model import layer_stack
+from student.spec import StudentSpec
+from teacher.corpus import read_part
+from teacher.task import Task
+
+IDS, MASK = torch.tensor([[2, 7, 9, 3], [2, 8, 3, 0]]), torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
+TWO_OF_FOUR = StudentSpec(layers=[1, 3])
+
+
+@pytest.fixture
+def inputs(small_corpus: Path, small_labels: Path, small_task: Task) -> TrainInputs:
+    return TrainInputs(small_corpus, small_labels, small_task)
+
+
+def all_states(encoder: Path, ids: torch.Tensor, mask: torch.Tensor) -> Any:
+    with torch.no_grad():
+        return AutoModel.from_pretrained(encoder).eval()(ids, mask, output_hidden_states=True).hidden_states
+
+
+def test_they_are_the_states_after_the_layers_and_later_layers_are_not_run(tiny_encoder: Path) -> None:
+    encoder = AutoModel.from_pretrained(tiny_encoder).train()
+    hints = Hints(encoder, [0, 2])
+    for _ in range(2):
+        found = hints(IDS, MASK)
+        for states, wanted in zip(found, (all_states(tiny_encoder, IDS, MASK)[place] for place in (1, 3)), strict=True):
+            torch.testing.assert_close(states, wanted)
+            assert not states.requires_grad
+    assert len(layer_stack(AutoModel.from_pretrained(tiny_encoder))[1]) == 4
+    assert len(encoder.encoder.layer) == 3
+
+
+def test_tokens_of_a_trimmed_vocabulary_are_those_they_were(tiny_encoder: Path) -> None:
+    source_ids = np.array([0, 2, 3, 7, 8, 9])
+    trimmed = torch.tensor([[1, 3, 5, 2], [1, 4, 2, 0]])
+    (found,) = Hints(AutoModel.from_pretrained(tiny_encoder), [1], source_ids)(trimmed, MASK)
+    torch.testing.assert_close(found, all_states(tiny_encoder, IDS, MASK)[2])
+
+
+@pytest.mark.parametrize("vocabulary", ["trimmed", "full"])
+def test_a_draft_hears_of_the_layers_before_its_last(inputs: TrainInputs, small_teacher: Path, vocabulary: Any) -> None:
+    texts = [example.text for example in read_part(inputs.corpus, "pool")]
+    spec = StudentSpec(layers=[0, 2, 3], vocabulary=vocabulary)
+    draft = draft_student(inputs, str(small_teacher), spec, texts)
+    hints = read_hints(draft, spec, small_teacher)
+    assert hints is not None
+    batches = [
+        tokenizer(texts[:5], padding=True, return_tensors="pt")
+        for tokenizer in (draft.tokenizer, AutoTokenizer.from_pretrained(small_teacher))
+    ]
+    found = hints(batches[0]["input_ids"], batches[0]["attention_mask"])
+    states = all_states(small_teacher, batches[1]["input_ids"], batches[1]["attention_mask"])
+    assert len(found) == 2
+    for one, wanted in zip(found, (states[1], states[3]), strict=True):
+        torch.testing.assert_close(one, wanted)
+    with torch.no_grad():  # layer 0 is a copy, and what it is told is what it says already
+        says = draft.model.eval()(**batches[0], output_hidden_states=True).hidden_states[1]
+    assert hint_loss(says, found[0], batches[0]["attention_mask"]).item() == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        StudentSpec(layers=1),
+        StudentSpec(layers=2, width=8, heads=1),
+        StudentSpec(layers=2, init="config"),
+        StudentSpec(kind="static", width=16, ngram_rows=100, ngram_width=8, intermediate=16),
+    ],
+)
+def test_there_are_none_without_copies_before_the_last_layer(
+    inputs: TrainInputs, small_teacher: Path, spec: StudentSpec
+) -> None:
+    draft = draft_student(inputs, str(small_teacher), spec, ["my parcel is late"])
+    assert read_hints(draft, spec, small_teacher) is None
+
+
+def test_a_student_comes_nearer_to_the_teachers_states_by_them(
+    inputs: TrainInputs, small_teacher: Path, tmp_path: Path
+) -> None:
+    distances = []
+    for weight in (0.0, 40.0):
+        folder = tmp_path / str(weight)
+        folder.mkdir()
+        train = TrainSpec(epochs=12, learning_rate=2e-3, head_learning_rate=1e-2, hint_weight=weight, bf16=False)
+        train_student(inputs, str(small_teacher), small_teacher, TWO_OF_FOUR, train, folder)
+        texts = [example.text for example in read_part(inputs.corpus, "dev")]
+        batch = AutoTokenizer.from_pretrained(folder)(texts, padding=True, return_tensors="pt")
+        with torch.no_grad():
+            student = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+            found = student(**batch, output_hidden_states=True).hidden_states[1]
+        source = AutoTokenizer.from_pretrained(small_teacher)(texts, padding=True, return_tensors="pt")
+        wanted = all_states(small_teacher, source["input_ids"], source["attention_mask"])[2]
+        distances.append(hint_loss(found, wanted, batch["attention_mask"]).item())
+    assert distances[1] < 0.7 * distances[0]
+
+
+def test_only_a_teacher_whose_layers_were_copied_gives_them_and_dev_is_judged_without(
+    inputs: TrainInputs,
+    small_teacher: Path,
+    tiny_encoder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: list[tuple[Any, float]] = []
+
+    class Watched(DistillationTrainer):
+        def __init__(self, model: Any, recipe: Any, run: Any, hidden: float, hints: Any, weight: float) -> None:
+            super().__init__(model, recipe, run, hidden, hints, weight)
+            given.append((hints, weight))
+            if hints is not None:
+                batch = self.data_collator([run.train[row] for row in range(8)])
+                wanted, states = (
+                    hints(batch["input_ids"], batch["attention_mask"]),
+                    model.eval()(batch["input_ids"], batch["attention_mask"], output_hidden_states=True).hidden_states,
+                )
+                told = hint_loss(states[1], wanted[0], batch["attention_mask"])
+                on_dev = self.compute_loss(model, batch)
+                losses = {}
+                for self._hint_weight in (0.0, weight):
+                    losses[self._hint_weight] = self.compute_loss(model.train(), batch)
+                torch.testing.assert_close(losses[weight] - losses[0.0], weight * told, rtol=1e-4, atol=1e-4)
+                self._hidden_weight, kept = 0.0, self._hidden_weight
+                self._hint_weight = 0.0
+                torch.testing.assert_close(self.compute_loss(model, batch), on_dev)
+                self._hidden_weight, self._hint_weight = kept, weight
+
+    monkeypatch.setattr(module, "DistillationTrainer", Watched)
+    quick = TrainSpec(epochs=1, bf16=False)
+    for source, embedder, weight in (
+        (small_teacher, small_teacher, None),
+        (small_teacher, small_teacher, 0.0),
+        (tiny_encoder, small_teacher, None),
+        (tiny_encoder, None, None),
+    ):
+        train = quick.model_copy(update={"hint_weight": weight})
+        folder = tmp_path / str(len(given))
+        train_student(inputs, str(source), embedder, TWO_OF_FOUR, train, folder)
+    assert [hints is not None for hints, _ in given] == [True, False, False, False]
+    assert given[0][1] == 40
