@@ -33,9 +33,9 @@ class Hints:
         for layer in layers:
             stack[layer].register_forward_hook(self._keep)
 
-    def to(self, device: torch.device) -> None:
-        """Move to where the batches are."""
-        self._encoder.to(device)
+    def to(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Move to where the batches are, with weights and states of `dtype`."""
+        self._encoder.to(device, dtype)
         self._source_ids = None if self._source_ids is None else self._source_ids.to(device)
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> list[Tensor]:

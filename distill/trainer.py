@@ -30,7 +30,8 @@ class DistillationTrainer(FineTuner):
         self._hidden_weight = hidden_weight
         self._hints, self._hint_weight = hints, hint_weight
         if hints is not None:
-            hints.to(self.args.device)
+            # No autocast reaches them here: the library puts it around the forward pass of `model` alone.
+            hints.to(self.args.device, torch.bfloat16 if self.args.bf16 else torch.float32)
         self.forward_options = {"output_hidden_states": True} if hidden_weight or hints is not None else {}
 
     def extra_loss(self, outputs: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor | float:

@@ -17,6 +17,7 @@ from distill.trainer import DistillationTrainer
 from student.model import layer_stack
 from student.spec import StudentSpec
 from teacher.corpus import read_part
+from teacher.finetune import Recipe, Run, TokenRows
 from teacher.task import Task
 
 IDS, MASK = torch.tensor([[2, 7, 9, 3], [2, 8, 3, 0]]), torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
@@ -50,6 +51,21 @@ def test_tokens_of_a_trimmed_vocabulary_are_those_they_were(tiny_encoder: Path) 
     trimmed = torch.tensor([[1, 3, 5, 2], [1, 4, 2, 0]])
     (found,) = Hints(AutoModel.from_pretrained(tiny_encoder), [1], source_ids)(trimmed, MASK)
     torch.testing.assert_close(found, all_states(tiny_encoder, IDS, MASK)[2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_training_has_them_in_its_own_precision(
+    tiny_encoder: Path, tiny_classifier: Path, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_classifier)
+    hints = Hints(AutoModel.from_pretrained(tiny_encoder), [1])
+    rows = TokenRows(AutoTokenizer.from_pretrained(tiny_encoder), ["my parcel is late"], 8)
+    run = Run(tmp_path, rows, None, lambda logits, batch: logits.sum(), 0, lambda logits, targets: 0.0)
+    recipe = Recipe(1, 1e-3, 1e-3, bf16=dtype == torch.bfloat16)
+    DistillationTrainer(model, recipe, run, hints=hints, hint_weight=1.0)
+    (found,) = hints(IDS, MASK)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), all_states(tiny_encoder, IDS, MASK)[2], rtol=0.03, atol=0.03)
 
 
 @pytest.mark.parametrize("vocabulary", ["trimmed", "full"])
