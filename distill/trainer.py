@@ -24,7 +24,7 @@ class DistillationTrainer(FineTuner):
     ) -> None:
         """Set up; with neither weight the student learns from soft labels alone.
 
-        `hints` are of as many layers as the student begins with copies of, in order.
+        `hints` are for the student's first layers, as many as it gives, in order.
         """
         super().__init__(model, recipe, run)
         self._hidden_weight = hidden_weight
