@@ -8,22 +8,20 @@ nothing of labels.
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnxruntime import InferenceSession
-from tokenizers import Encoding, Tokenizer
 
 from export.errors import BundleError, ExportError
 from export.sessions import SessionPool, open_session, shrinking
+from export.tokens import Encoded, TextTokenizer
 
 LOGITS, PROBABILITIES = "logits", "probabilities"
 BOTH = "both"  # logits and behind them, in the same row, probabilities
 _NAMES = {LOGITS: [LOGITS], PROBABILITIES: [PROBABILITIES], BOTH: [LOGITS, PROBABILITIES]}
 _BATCH_TOKENS = 512
 _SHRINK_ABOVE_TOKENS = 1024  # a longer call would keep its scratch memory for ever
-_PAD_TOKENS = ("[PAD]", "<pad>")
 Answers = NDArray[np.float32]
 _Batch = tuple[NDArray[np.int64], NDArray[np.int64]]  # input_ids and attention_mask (texts, tokens)
 
@@ -39,13 +37,9 @@ class OnnxClassifier:
         try:
             self._session = open_session(model, threads)
             content = tokenizer if isinstance(tokenizer, bytes) else tokenizer.read_bytes()
-            self._tokenizer = Tokenizer.from_buffer(content)
-            self._tokenizer.no_padding()
-            self._tokenizer.enable_truncation(max_tokens)
+            self.tokenizer = TextTokenizer(content, max_tokens, threads)
         except Exception as error:  # neither library has a base class for its errors
             raise BundleError(f"the model or its tokenizer does not open ({error}); export it again") from error
-        found = (self._tokenizer.token_to_id(token) for token in _PAD_TOKENS)
-        self._pad_id = next((token_id for token_id in found if token_id is not None), 0)
         self._pool = SessionPool(model, threads) if threads > 1 else None
         self._masks: dict[int, NDArray[np.int64]] = {}  # of ones, by length; never written to
 
@@ -68,35 +62,24 @@ class OnnxClassifier:
         """Return logits (texts, labels) in the order of `texts`, run in batches of similar length."""
         return self.run_many(self.encode_many(texts))
 
-    def encode(self, text: str) -> Encoding:
+    def encode(self, text: str) -> Encoded:
         """Return the tokens of one text, cut to `max_tokens`; raise ExportError when it is no valid text."""
-        try:
-            return self._tokenizer.encode(text)
-        except TypeError as error:
-            raise ExportError(
-                f"found {_describe(text)}, wanted a text of valid Unicode; decode or replace it first"
-            ) from error
+        return self.tokenizer.encode(text)
 
-    def encode_many(self, texts: Sequence[str]) -> list[Encoding]:
+    def encode_many(self, texts: Sequence[str]) -> list[Encoded]:
         """Return the tokens of each text; raise ExportError when one is no valid text."""
-        if self._pool is not None and len(texts) > 1:
-            try:
-                encodings: list[Encoding] = self._tokenizer.encode_batch_fast(texts)
-                return encodings
-            except TypeError:
-                pass  # the loop below finds the text and names it
-        return [self.encode(text) for text in texts]
+        return self.tokenizer.encode_many(texts)
 
-    def run_one(self, encoding: Encoding, output: str = LOGITS) -> Answers:
+    def run_one(self, encoding: Encoded, output: str = LOGITS) -> Answers:
         """Return an output (labels,) of one encoded text, run alone on the threads of this classifier."""
         answer: Answers = _run(self._session, output, self._alone(encoding))[0]
         return answer
 
-    def run_each(self, encodings: Sequence[Encoding], output: str = LOGITS) -> Answers:
+    def run_each(self, encodings: Sequence[Encoded], output: str = LOGITS) -> Answers:
         """Return one output (texts, labels), each text alone, unpadded and on one thread: the same bits always."""
         return self._stacked(self._run_all(output, map(self._alone, encodings)))
 
-    def run_many(self, encodings: Sequence[Encoding], output: str = LOGITS) -> Answers:
+    def run_many(self, encodings: Sequence[Encoded], output: str = LOGITS) -> Answers:
         """Return one output (texts, labels) of encoded texts in their order, in batches of similar length."""
         lengths = np.array([max(len(encoding), 1) for encoding in encodings], np.int64)
         places = list(_batches(lengths))
@@ -106,13 +89,13 @@ class OnnxClassifier:
             answers[np.concatenate(places)] = found
         return answers
 
-    def run_padded(self, encodings: Sequence[Encoding], padding: int, output: str = LOGITS) -> Answers:
+    def run_padded(self, encodings: Sequence[Encoded], padding: int, output: str = LOGITS) -> Answers:
         """Return one output (texts, labels), each text alone with `padding` masked tokens behind it."""
         wider = ((0, 0), (0, padding))
 
-        def padded(encoding: Encoding) -> _Batch:
+        def padded(encoding: Encoded) -> _Batch:
             ids, mask = self._alone(encoding)
-            return np.pad(ids, wider, constant_values=self._pad_id), np.pad(mask, wider)
+            return np.pad(ids, wider, constant_values=self.tokenizer.pad_id), np.pad(mask, wider)
 
         return self._stacked(self._run_all(output, map(padded, encodings)))
 
@@ -124,16 +107,16 @@ class OnnxClassifier:
     def _stacked(self, pieces: list[Answers]) -> Answers:
         return np.concatenate(pieces) if pieces else np.zeros((0, self.width or 0), np.float32)
 
-    def _alone(self, encoding: Encoding) -> _Batch:
+    def _alone(self, encoding: Encoded) -> _Batch:
         # A tokenizer may give a blank text no token.
-        ids = np.array([encoding.ids or [self._pad_id]], np.int64)
+        ids = np.array([encoding.ids or [self.tokenizer.pad_id]], np.int64)
         mask = self._masks.get(ids.size)
         if mask is None:
             mask = self._masks[ids.size] = np.ones_like(ids)
         return ids, mask
 
-    def _together(self, encodings: Sequence[Encoding], lengths: NDArray[np.int64], rows: NDArray[np.intp]) -> _Batch:
-        ids = np.full((len(rows), lengths[rows[-1]]), self._pad_id, np.int64)
+    def _together(self, encodings: Sequence[Encoded], lengths: NDArray[np.int64], rows: NDArray[np.intp]) -> _Batch:
+        ids = np.full((len(rows), lengths[rows[-1]]), self.tokenizer.pad_id, np.int64)
         for row, index in enumerate(rows):
             ids[row, : len(encodings[index])] = encodings[index].ids
         return ids, (np.arange(ids.shape[1]) < lengths[rows, None]).astype(np.int64)
@@ -162,7 +145,3 @@ def _batches(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.intp]]:
         if full:
             yield order[start:end]
             start = end
-
-
-def _describe(text: Any) -> str:
-    return "a text with a lone surrogate" if isinstance(text, str) else type(text).__name__

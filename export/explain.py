@@ -7,18 +7,17 @@ asked and nothing is captured.
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import groupby
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Encoding
 
 from export.errors import ExportError
 from export.exchange import Request, Response
 from export.models import ServedModel
 from export.serve_errors import RequestError
 from export.service import Service
+from export.tokens import Encoded
 
 _FIELDS = {"text", "label", "model"}
 _MOST_PIECES = 48  # words of a longer text are left out in groups
@@ -35,7 +34,7 @@ async def explain(service: Service, request: Request) -> Response:
     if label is not None and label not in labels:
         raise RequestError("validation", f"label: found {label!r:.60}, wanted a label of this model")
     whole = _encode(model, [text])[0]
-    spans = _spans(whole)
+    spans = _spans(model.predictor.words(text))
     read = text[: spans[-1][1]] if spans else ""  # behind it the text was cut, and must not slip in
     variants = [read[:start] + read[end:] for start, end in spans]
     job = service.scheduler.submit(model, [whole, *_encode(model, variants)], request.deadline(None))
@@ -48,7 +47,7 @@ async def explain(service: Service, request: Request) -> Response:
             "label": labels[column],
             "log_odds": float(odds[0]),
             "pieces": _pieces(read, spans, (odds[0] - odds[1:]).tolist()),
-            "unread": text[len(read) :] if whole.overflowing else "",
+            "unread": text[len(read) :] if whole.is_cut else "",
             "alike": None if examples is None else [asdict(each) for each in examples.nearest(logits[0])],
             "model": model.digest,
         }
@@ -77,20 +76,15 @@ def _read(content: Any, max_characters: int) -> tuple[str, str | None, str | Non
     return content["text"], label, name
 
 
-def _encode(model: ServedModel, texts: Sequence[str]) -> list[Encoding]:
+def _encode(model: ServedModel, texts: Sequence[str]) -> list[Encoded]:
     try:
         return model.predictor.encode(texts, too_long="truncate")
     except ExportError as error:
         raise RequestError("validation", str(error)) from error
 
 
-def _spans(encoding: Encoding) -> list[tuple[int, int]]:
-    """Return the first and last character of each word that was read, neighbours together where there are many."""
-    tokens = [(word, span) for word, span in zip(encoding.word_ids, encoding.offsets, strict=True) if word is not None]
-    words = []
-    for _, group in groupby(tokens, key=lambda token: token[0]):
-        spans = [span for _, span in group]
-        words.append((spans[0][0], spans[-1][1]))
+def _spans(words: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the first and last character of each word, neighbours together where there are many."""
     size = -(-len(words) // _MOST_PIECES) or 1
     groups = [words[start : start + size] for start in range(0, len(words), size)]
     return [(group[0][0], group[-1][1]) for group in groups]

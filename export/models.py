@@ -10,12 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenizers import Encoding
-
 from export.bundle import BundleManifest, verify_bundle
 from export.cost import CostModel, fit_cost
 from export.errors import BundleError, ExportError
 from export.runtime import Predictor
+from export.tokens import Encoded
 
 logger = logging.getLogger("potstill.serve")
 _Signature = tuple[tuple[str, int, int, int], ...]
@@ -108,16 +107,9 @@ def load_model(name: str, folder: Path) -> ServedModel:
     predictor.decide([sample], predictor.run([sample]).probs)
 
     def run(rows: int, tokens: int) -> object:
-        return predictor.run([_cut(sample, tokens)] * rows)
+        return predictor.run([Encoded(sample.ids[:tokens], is_cut=True)] * rows)
 
-    return ServedModel(name, predictor, fit_cost(run, len(sample.ids)))
-
-
-def _cut(encoding: Encoding, tokens: int) -> Encoding:
-    """Return a copy with the first tokens only."""
-    short = Encoding.merge([encoding])
-    short.truncate(tokens)
-    return short
+    return ServedModel(name, predictor, fit_cost(run, len(sample)))
 
 
 def _sign(folder: Path) -> _Signature:

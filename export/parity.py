@@ -1,4 +1,4 @@
-"""Does the bundle split texts into the same tokens as the training did? transformers against tokenizers.
+"""Does the bundle split texts into the same tokens as the training did? transformers against the runtime.
 
 Knows nothing of models. The generated texts are of the kinds that part tokenizers: emoji, mixed scripts,
 control characters, combining marks, unusual blanks, very long words, the special tokens spelled out.
@@ -8,11 +8,11 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from export.errors import ExportError
 from export.gate import Gate, at_most
+from export.tokens import TextTokenizer
 
 TEXTS = 10_000  # compared in all; a small corpus leaves more to be generated
 _CORPUS_TEXTS = TEXTS // 2
@@ -52,20 +52,18 @@ def judge_tokenizer(checkpoint: Path, texts: Sequence[str], max_tokens: int) -> 
     """
     try:
         reference = AutoTokenizer.from_pretrained(checkpoint)
-        served = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+        served = TextTokenizer((checkpoint / "tokenizer.json").read_bytes(), max_tokens)
     except Exception as error:  # both libraries raise what their parsers raise
         raise ExportError(f"{checkpoint}: its tokenizer does not open ({error}); save the checkpoint again") from error
-    served.no_padding()
-    served.enable_truncation(max_tokens)
     given = texts[:_CORPUS_TEXTS]
     compared = [*given, *generate_texts(max(TEXTS - len(given), 0), seed=0)]
     different = []
     for start in range(0, len(compared), _BLOCK):
         block = compared[start : start + _BLOCK]
         wanted = reference(block, truncation=True, max_length=max_tokens)["input_ids"]
-        found = served.encode_batch_fast(block)
+        found = served.encode_many(block)
         different += [text for text, ids, given in zip(block, wanted, found, strict=True) if ids != given.ids]
-    detail = f"texts of {len(compared)} that transformers and tokenizers split differently"
+    detail = f"texts of {len(compared)} that transformers and the runtime split differently"
     if different:
         detail += f", first {different[0][:_SHOWN_CHARACTERS]!r}"
     return at_most("tokenizer_parity", len(different), 0, detail)

@@ -11,7 +11,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Encoding
 
 from export.bundle import MODEL_FILES, BundleManifest, Precision, read_listed, read_manifest, refuse_strangers
 from export.classifier import BOTH, LOGITS, PROBABILITIES, OnnxClassifier
@@ -19,6 +18,7 @@ from export.errors import BundleError, ExportError, TextTooLongError
 from export.examples import EXAMPLES, Examples, read_examples
 from export.metrics import ACTIVATIONS, decode
 from export.scope import familiarity
+from export.tokens import Encoded
 
 __all__ = ["OnnxClassifier", "Outputs", "Prediction", "Predictor", "self_test"]
 
@@ -145,7 +145,7 @@ class Predictor:
         probs = self._run(encodings, PROBABILITIES) if self._has_probs else self.run(encodings).probs
         return self.decide(encodings, probs)
 
-    def encode(self, texts: Sequence[str], too_long: TooLong | None = None) -> list[Encoding]:
+    def encode(self, texts: Sequence[str], too_long: TooLong | None = None) -> list[Encoded]:
         """Return the tokens of each text; `too_long` stands in for what the bundle says of long texts.
 
         Raises TextTooLongError when long texts are refused, ExportError on a text that is no valid Unicode.
@@ -155,7 +155,11 @@ class Predictor:
             self._refuse_long(encodings)
         return encodings
 
-    def run(self, encodings: Sequence[Encoding]) -> Outputs:
+    def words(self, text: str) -> list[tuple[int, int]]:
+        """Return where in `text` each word that is read begins and ends, in characters."""
+        return self._classifier.tokenizer.words(text)
+
+    def run(self, encodings: Sequence[Encoded]) -> Outputs:
         """Return logits and probabilities; a single text is run alone and unpadded.
 
         Raises ExportError on an answer that is no number.
@@ -169,26 +173,26 @@ class Predictor:
             return Outputs(logits, found[:, labels:])
         return Outputs(logits, ACTIVATIONS[self.manifest.kind](logits / self.manifest.temperature))
 
-    def decide(self, encodings: Sequence[Encoding], probs: Floats) -> list[Prediction]:
+    def decide(self, encodings: Sequence[Encoded], probs: Floats) -> list[Prediction]:
         """Return the answers that probabilities (texts, labels) stand for; raise ExportError where one is no number."""
         return [*map(self._prediction, encodings, probs)]
 
-    def _run(self, encodings: Sequence[Encoding], output: str) -> Floats:
+    def _run(self, encodings: Sequence[Encoded], output: str) -> Floats:
         if self._is_deterministic:
             return self._classifier.run_each(encodings, output)
         if len(encodings) == 1:
             return self._classifier.run_one(encodings[0], output)[None]
         return self._classifier.run_many(encodings, output)
 
-    def _refuse_long(self, encodings: Sequence[Encoding]) -> None:
+    def _refuse_long(self, encodings: Sequence[Encoded]) -> None:
         for index, encoding in enumerate(encodings):
-            if encoding.overflowing:
+            if encoding.is_cut:
                 raise TextTooLongError(
                     f"text {index} has more than the {self.manifest.max_tokens} tokens this bundle takes; "
                     "shorten it, or have it cut (truncate)"
                 )
 
-    def _prediction(self, encoding: Encoding, probs: Floats) -> Prediction:
+    def _prediction(self, encoding: Encoded, probs: Floats) -> Prediction:
         best = int(probs.argmax())  # of the first value that is no number, where there is one
         probability = float(probs[best])
         if not isfinite(probability):
@@ -203,7 +207,7 @@ class Predictor:
             label=labels[0] if labels else None,
             labels=labels,
             probability=probability,
-            truncated=bool(encoding.overflowing),
+            truncated=encoding.is_cut,
             tokens=len(encoding),
             _names=names,
             _least_familiar=None if self.manifest.scope is None else self.manifest.scope.threshold,

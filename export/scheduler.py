@@ -15,12 +15,12 @@ from heapq import heappop, heappush
 from math import ceil, inf
 
 import numpy as np
-from tokenizers import Encoding
 
 from export.errors import ExportError
 from export.models import ServedModel
 from export.runtime import Outputs
 from export.serve_errors import RequestError
+from export.tokens import Encoded
 
 PATIENCE = 4.0
 _MOST_TOGETHER = 16
@@ -34,7 +34,7 @@ class Job:
     place: float
     number: int
     model: ServedModel = field(compare=False)
-    encodings: Sequence[Encoding] = field(compare=False)
+    encodings: Sequence[Encoded] = field(compare=False)
     deadline: float | None = field(compare=False)
     arrived: float = field(compare=False)
     left_seconds: float = field(compare=False)
@@ -45,7 +45,7 @@ class Job:
     ended: float = field(compare=False, default=0.0)
 
     @property
-    def rest(self) -> Sequence[Encoding]:
+    def rest(self) -> Sequence[Encoded]:
         """The texts that have not run."""
         return self.encodings[self.finished :]
 
@@ -83,7 +83,7 @@ class Scheduler:
         if self._waiting_texts and self._waiting_texts + texts > self._max_queue:
             self._refuse(self._wait(inf))
 
-    def submit(self, model: ServedModel, encodings: Sequence[Encoding], deadline: float | None) -> Job:
+    def submit(self, model: ServedModel, encodings: Sequence[Encoded], deadline: float | None) -> Job:
         """Queue the texts of one request; the job's `done` will hold their outputs or a RequestError.
 
         Raises RequestError when the queue is full or the wait is predicted to be too long.
@@ -156,11 +156,11 @@ class Scheduler:
             job.ended = time.perf_counter()
             job.done.set_result(_joined(job.pieces))
 
-    def _choose(self, model: ServedModel, rest: Sequence[Encoding]) -> Sequence[Encoding]:
+    def _choose(self, model: ServedModel, rest: Sequence[Encoded]) -> Sequence[Encoded]:
         """Return the texts to run now: one, or the next few together where that is predicted to be sooner."""
         if self._batching and len(rest) > 1:
             together = rest[:_MOST_TOGETHER]
-            if model.cost.together_is_sooner([len(encoding.ids) for encoding in together]):
+            if model.cost.together_is_sooner([len(encoding) for encoding in together]):
                 return together
         return rest[:1]
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer
 
 from export.coverage import Coverage
@@ -18,6 +17,7 @@ from export.quantize import Feed, quantize_int8, quantize_static_int8, quantize_
 from export.sessions import open_session
 from export.smoothing import smooth_inputs
 from export.surgery import MAX_CHANGE, Rewrite
+from export.tokens import TextTokenizer
 
 PRESET = "dynamic_int8"  # the fastest on the VNNI processor of LOG.md at every length
 EVEN_INPUTS = "even_inputs"
@@ -131,8 +131,7 @@ VARIANTS: Mapping[str, Callable[[Material, Path], Coverage | None]] = {
 
 
 def _feeds(checkpoint: Path, texts: Sequence[str]) -> list[Feed]:
-    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(int(AutoTokenizer.from_pretrained(checkpoint).model_max_length))
-    ids = [np.array([encoding.ids], np.int64) for encoding in tokenizer.encode_batch_fast(list(texts))]
+    longest = int(AutoTokenizer.from_pretrained(checkpoint).model_max_length)
+    tokenizer = TextTokenizer((checkpoint / "tokenizer.json").read_bytes(), longest)
+    ids = [np.array([encoding.ids], np.int64) for encoding in tokenizer.encode_many(texts)]
     return [{"input_ids": row, "attention_mask": np.ones_like(row)} for row in ids if row.size]
