@@ -125,46 +125,45 @@ def test_a_student_comes_nearer_to_the_teachers_states_by_them(
     assert distances[1] < 0.7 * distances[0]
 
 
-def test_only_a_teacher_whose_layers_were_copied_gives_them_and_dev_is_judged_without(
-    inputs: TrainInputs,
-    small_teacher: Path,
-    tiny_encoder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.fixture
+def trainers(monkeypatch: pytest.MonkeyPatch) -> list[DistillationTrainer]:
+    """Return a list that every trainer which `train_student` makes is added to."""
+    made: list[DistillationTrainer] = []
+
+    def watched(*given: Any) -> DistillationTrainer:
+        made.append(DistillationTrainer(*given))
+        return made[-1]
+
+    monkeypatch.setattr(module, "DistillationTrainer", watched)
+    return made
+
+
+def test_only_a_teacher_whose_layers_were_copied_gives_them(
+    inputs: TrainInputs, small_teacher: Path, tiny_encoder: Path, tmp_path: Path, trainers: list[DistillationTrainer]
 ) -> None:
-    given: list[tuple[Any, float]] = []
-
-    class Watched(DistillationTrainer):
-        def __init__(self, model: Any, recipe: Any, run: Any, hidden: float, hints: Any, weight: float) -> None:
-            super().__init__(model, recipe, run, hidden, hints, weight)
-            given.append((hints, weight))
-            if hints is not None:
-                batch = self.data_collator([run.train[row] for row in range(8)])
-                wanted, states = (
-                    hints(batch["input_ids"], batch["attention_mask"]),
-                    model.eval()(batch["input_ids"], batch["attention_mask"], output_hidden_states=True).hidden_states,
-                )
-                told = hint_loss(states[1], wanted[0], batch["attention_mask"])
-                on_dev = self.compute_loss(model, batch)
-                losses = {}
-                for self._hint_weight in (0.0, weight):
-                    losses[self._hint_weight] = self.compute_loss(model.train(), batch)
-                torch.testing.assert_close(losses[weight] - losses[0.0], weight * told, rtol=1e-4, atol=1e-4)
-                self._hidden_weight, kept = 0.0, self._hidden_weight
-                self._hint_weight = 0.0
-                torch.testing.assert_close(self.compute_loss(model, batch), on_dev)
-                self._hidden_weight, self._hint_weight = kept, weight
-
-    monkeypatch.setattr(module, "DistillationTrainer", Watched)
-    quick = TrainSpec(epochs=1, bf16=False)
     for source, embedder, weight in (
         (small_teacher, small_teacher, None),
         (small_teacher, small_teacher, 0.0),
         (tiny_encoder, small_teacher, None),
         (tiny_encoder, None, None),
     ):
-        train = quick.model_copy(update={"hint_weight": weight})
-        folder = tmp_path / str(len(given))
-        train_student(inputs, str(source), embedder, TWO_OF_FOUR, train, folder)
-    assert [hints is not None for hints, _ in given] == [True, False, False, False]
-    assert given[0][1] == 40
+        train = TrainSpec(epochs=1, bf16=False, hint_weight=weight)
+        train_student(inputs, str(source), embedder, TWO_OF_FOUR, train, tmp_path / str(len(trainers)))
+    assert [trainer._hints is not None for trainer in trainers] == [True, False, False, False]
+    assert trainers[0]._hint_weight == 40
+
+
+def test_they_weigh_in_training_and_not_on_dev(
+    inputs: TrainInputs, small_teacher: Path, tmp_path: Path, trainers: list[DistillationTrainer]
+) -> None:
+    train = TrainSpec(epochs=1, bf16=False, hidden_weight=0)
+    train_student(inputs, str(small_teacher), small_teacher, TWO_OF_FOUR, train, tmp_path)
+    (trainer,) = trainers
+    batch, model = trainer.data_collator([trainer.train_dataset[row] for row in range(8)]), trainer.model.eval()
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    with torch.no_grad():
+        states = model(ids, mask, output_hidden_states=True).hidden_states
+        told = hint_loss(states[1], trainer._hints(ids, mask)[0], mask)
+        on_dev, in_training = trainer.compute_loss(model, batch), trainer.compute_loss(model.train(), batch)
+    assert told > 0
+    torch.testing.assert_close(in_training - on_dev, 40 * told, rtol=1e-4, atol=1e-4)
