@@ -101,7 +101,7 @@ def test_a_new_version_takes_over_in_every_worker_and_a_broken_one_in_none(
 def test_a_worker_that_dies_is_replaced(server: ServerProcess) -> None:
     before = server.workers()
     os.kill(before[0], signal.SIGKILL)
-    wait_until(lambda: len(server.workers()) == 2 and server.workers() != before)
+    wait_until(lambda: len(found := server.workers()) == 2 and found != before)  # one look: it dies between two
     assert ask(server, "POST", "/predict", TEXT).json
     assert server.wait_for(f"worker {before[0]} ended with -9")
 
