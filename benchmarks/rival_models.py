@@ -65,8 +65,17 @@ def setfit_gold_only(folder, encoder):
 def setfit_distilled(folder, encoder):
     """SetFit's DistillationTrainer: the teacher above, the student trained by it on the pool."""
     from datasets import Dataset
-    from setfit import DistillationTrainer, SetFitModel
+    from setfit import DistillationTrainer, SetFitModel, trainer_distillation
+    from setfit.sampler import ContrastiveDistillationDataset
 
+    class Pairs(ContrastiveDistillationDataset):
+        """In setfit 1.1.3 each pair is to be as alike as the first text is to itself, and the student collapses."""
+
+        def generate_pairs(self):
+            self.sentence_labels = [(text, row) for row, text in enumerate(self.sentences)]
+            super().generate_pairs()
+
+    trainer_distillation.ContrastiveDistillationDataset = Pairs
     teacher = SetFitModel.from_pretrained(str(folder / TEACHER), device="cpu")
     student = setfit_model(folder, encoder, LAYERS)
     texts = read(folder, "pool")["texts"]
