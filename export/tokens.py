@@ -2,7 +2,7 @@
 
 Most words of a stream of texts were there before. Where a tokenizer treats what stands between two spaces by
 itself, as BERT's does, a text is the ids of its words one after the other, and a word that was seen costs a look
-into a table. Everything else goes through the library text by text.
+into a table. Everything else goes through the library whole.
 """
 
 from collections.abc import Sequence

@@ -84,10 +84,10 @@ def test_the_library_is_asked_once_a_word_where_words_stand_alone(monkeypatch: p
 
 def test_words_that_never_come_back_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokens, "_MOST_WORDS", 8)
-    ours, fresh = opened(framed(), 32), opened(framed(), 32)
+    ours, library = opened(framed(), 32), framed()
     for number in range(100):
         text = f"hello {number} {'x' * number}"
-        assert ours.encode(text) == fresh.encode(text)
+        assert ours.encode(text).ids == library.encode(text).ids
         assert len(ours._words) <= 8
     assert max(map(len, ours._words)) <= tokens._LONGEST_WORD
 
