@@ -5,9 +5,11 @@ length and share batches, which is faster, but int8 answers then shift slightly 
 nothing of labels.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ BOTH = "both"  # logits and behind them, in the same row, probabilities
 _NAMES = {LOGITS: [LOGITS], PROBABILITIES: [PROBABILITIES], BOTH: [LOGITS, PROBABILITIES]}
 _BATCH_TOKENS = 512
 _SHRINK_ABOVE_TOKENS = 1024  # a longer call would keep its scratch memory for ever
+_Job = TypeVar("_Job")
 Answers = NDArray[np.float32]
 _Batch = tuple[NDArray[np.int64], NDArray[np.int64]]  # input_ids and attention_mask (texts, tokens)
 
@@ -41,6 +44,7 @@ class OnnxClassifier:
         except Exception as error:  # neither library has a base class for its errors
             raise BundleError(f"the model or its tokenizer does not open ({error}); export it again") from error
         self._pool = SessionPool(model, threads) if threads > 1 else None
+        self._blank = [self.tokenizer.pad_id]  # of a text that has no token of its own
         self._masks: dict[int, NDArray[np.int64]] = {}  # of ones, by length; never written to
 
     @property
@@ -77,13 +81,13 @@ class OnnxClassifier:
 
     def run_each(self, encodings: Sequence[Encoded], output: str = LOGITS) -> Answers:
         """Return one output (texts, labels), each text alone, unpadded and on one thread: the same bits always."""
-        return self._stacked(self._run_all(output, map(self._alone, encodings)))
+        return self._stacked(self._run_all(output, self._alone, encodings))
 
     def run_many(self, encodings: Sequence[Encoded], output: str = LOGITS) -> Answers:
         """Return one output (texts, labels) of encoded texts in their order, in batches of similar length."""
         lengths = np.array([max(len(encoding), 1) for encoding in encodings], np.int64)
         places = list(_batches(lengths))
-        found = self._stacked(self._run_all(output, (self._together(encodings, lengths, rows) for rows in places)))
+        found = self._stacked(self._run_all(output, partial(self._together, encodings, lengths), places))
         answers = np.empty_like(found)
         if places:
             answers[np.concatenate(places)] = found
@@ -97,33 +101,33 @@ class OnnxClassifier:
             ids, mask = self._alone(encoding)
             return np.pad(ids, wider, constant_values=self.tokenizer.pad_id), np.pad(mask, wider)
 
-        return self._stacked(self._run_all(output, map(padded, encodings)))
+        return self._stacked(self._run_all(output, padded, encodings))
 
-    def _run_all(self, output: str, batches: Iterator[_Batch]) -> list[Answers]:
+    def _run_all(self, output: str, build: Callable[[_Job], _Batch], jobs: Iterable[_Job]) -> list[Answers]:
+        def answer(session: InferenceSession, job: _Job) -> Answers:
+            return _run(session, output, build(job))
+
         if self._pool is None:
-            return [_run(self._session, output, batch) for batch in batches]
-        return self._pool.run(partial(_run_on, output), batches)
+            return [answer(self._session, job) for job in jobs]
+        return self._pool.run(answer, jobs)
 
     def _stacked(self, pieces: list[Answers]) -> Answers:
         return np.concatenate(pieces) if pieces else np.zeros((0, self.width or 0), np.float32)
 
     def _alone(self, encoding: Encoded) -> _Batch:
-        # A tokenizer may give a blank text no token.
-        ids = np.array([encoding.ids or [self.tokenizer.pad_id]], np.int64)
+        ids = np.array([encoding.ids or self._blank], np.int64)
         mask = self._masks.get(ids.size)
         if mask is None:
             mask = self._masks[ids.size] = np.ones_like(ids)
         return ids, mask
 
     def _together(self, encodings: Sequence[Encoded], lengths: NDArray[np.int64], rows: NDArray[np.intp]) -> _Batch:
-        ids = np.full((len(rows), lengths[rows[-1]]), self.tokenizer.pad_id, np.int64)
-        for row, index in enumerate(rows):
-            ids[row, : len(encodings[index])] = encodings[index].ids
-        return ids, (np.arange(ids.shape[1]) < lengths[rows, None]).astype(np.int64)
-
-
-def _run_on(output: str, session: InferenceSession, batch: _Batch) -> Answers:
-    return _run(session, output, batch)
+        is_token = np.arange(lengths[rows[-1]]) < lengths[rows, None]
+        ids = np.full(is_token.shape, self.tokenizer.pad_id, np.int64)
+        ids[is_token] = np.fromiter(
+            chain.from_iterable(encodings[row].ids or self._blank for row in rows.tolist()), np.int64
+        )
+        return ids, is_token.astype(np.int64)
 
 
 def _run(session: InferenceSession, output: str, batch: _Batch) -> Answers:

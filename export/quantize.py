@@ -6,13 +6,14 @@ Knows nothing of what the model is for: `gate.py` judges the answers.
 
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
 from onnxruntime.quantization import (
     CalibrationDataReader,
     QuantFormat,
@@ -119,6 +120,7 @@ def _quantize(
             write(model)
         quantized = load_graph(target)
         _round_again(quantized, load_graph(source))
+        _read_once(quantized.graph)
         onnx.save(quantized, target)
         coverage, left = count_products(quantized)
     except Exception as error:  # the quantizer raises what numpy, onnx or an assertion raises
@@ -147,6 +149,25 @@ def _round_again(model: ModelProto, source: ModelProto) -> None:
         rounded, steps = round_without_saturation(weight.T if is_turned else weight)
         tensors[name].CopyFrom(numpy_helper.from_array(rounded.T.copy() if axis == 0 else rounded, name))
         tensors[f"{origin}_scale"].CopyFrom(numpy_helper.from_array(steps, f"{origin}_scale"))
+
+
+def _read_once(graph: GraphProto) -> None:
+    """Put a change of shape there and back, which copies nothing, behind floats of bytes that several nodes read.
+
+    onnxruntime gives each reader of a DequantizeLinear one of its own, and so turns the bytes into floats once more.
+    """
+    constants = {tensor.name for tensor in graph.initializer}
+    reads = Counter(name for node in graph.node for name in node.input)
+    for at, node in reversed(list(enumerate(graph.node))):
+        floats = node.output[0]
+        if node.op_type != "DequantizeLinear" or node.input[0] in constants or reads[floats] < 2:
+            continue
+        rows, flat, shape = (f"{floats}_{part}" for part in ("rows", "flat", "shape"))
+        node.output[0] = rows
+        # onnxruntime moves a DequantizeLinear behind a Reshape, to its readers again, but not behind a Flatten.
+        graph.node.insert(at + 1, helper.make_node("Flatten", [rows], [flat], flat))
+        graph.node.insert(at + 2, helper.make_node("Shape", [node.input[0]], [shape], shape))
+        graph.node.insert(at + 3, helper.make_node("Reshape", [flat, shape], [floats], floats))
 
 
 def _outputs_axes(model: ModelProto) -> dict[str, int]:

@@ -71,11 +71,21 @@ class SessionPool:
                     self._idle.put(open_session(self._model, threads=1))
                 self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="potstill")
 
-        def with_session(job: Job) -> Result:
+        waiting: queue.SimpleQueue[tuple[int, Job] | None] = queue.SimpleQueue()
+        for numbered in enumerate(jobs):
+            waiting.put(numbered)
+        for _ in range(self._threads):
+            waiting.put(None)
+        done: dict[int, Result] = {}
+
+        def work() -> None:
             session = self._idle.get()
             try:
-                return answer(session, job)
+                for place, job in iter(waiting.get, None):
+                    done[place] = answer(session, job)
             finally:
                 self._idle.put(session)
 
-        return list(self._executor.map(with_session, jobs))
+        for worker in [self._executor.submit(work) for _ in range(self._threads)]:
+            worker.result()
+        return [done[place] for place in range(len(done))]

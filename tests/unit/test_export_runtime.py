@@ -316,3 +316,17 @@ def test_the_serving_modules_load_no_training_library() -> None:
 def test_what_an_answer_needs_is_not_slow_to_import() -> None:
     code = "import sys, export.runtime; print({'pydantic', 'logging', 'concurrent.futures', 'shutil'} & {*sys.modules})"
     assert subprocess.check_output([sys.executable, "-c", code], text=True, cwd=ROOT).strip() == "set()"
+
+
+def test_a_job_that_fails_is_raised_and_the_sessions_stay_usable(tiny_models: dict[Precision, Path]) -> None:
+    pool = sessions.SessionPool(tiny_models["int8"], 2)
+
+    def answer(_: Any, job: int) -> int:
+        if job < 0:
+            raise ExportError(f"{job} is negative")
+        return job * job
+
+    for _ in range(3):
+        with pytest.raises(ExportError, match="-5 is negative"):
+            pool.run(answer, [1, -5, 3])
+    assert pool.run(answer, range(100)) == [job * job for job in range(100)]

@@ -4,6 +4,8 @@ import itertools
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
@@ -204,3 +206,13 @@ def test_int8_answers_like_fp32(checkpoint: Path, tmp_path: Path) -> None:
     )
     assert (coverage.int8_macs_share, coverage.int8_matmuls) == (1.0, 2)
     assert np.abs(int8 - fp32).max() < 0.1 * np.abs(fp32).max()
+
+
+def test_onnxruntime_turns_the_bytes_of_each_table_into_floats_once(checkpoint: Path, tmp_path: Path) -> None:
+    export_graph(checkpoint, tmp_path / "model.onnx")
+    quantize_int8(tmp_path / "model.onnx", tmp_path / "int8.onnx")
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(tmp_path / "int8.onnx", options, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    assert kinds.count("DequantizeLinear") == 2
