@@ -7,7 +7,6 @@ nothing of labels.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,7 +43,7 @@ class OnnxClassifier:
         except Exception as error:  # neither library has a base class for its errors
             raise BundleError(f"the model or its tokenizer does not open ({error}); export it again") from error
         self._pool = SessionPool(model, threads) if threads > 1 else None
-        self._blank = [self.tokenizer.pad_id]  # of a text that has no token of its own
+        self._blank = np.int64(self.tokenizer.pad_id).tobytes()  # a tokenizer may give a blank text no token
         self._masks: dict[int, NDArray[np.int64]] = {}  # of ones, by length; never written to
 
     @property
@@ -115,7 +114,7 @@ class OnnxClassifier:
         return np.concatenate(pieces) if pieces else np.zeros((0, self.width or 0), np.float32)
 
     def _alone(self, encoding: Encoded) -> _Batch:
-        ids = np.array([encoding.ids or self._blank], np.int64)
+        ids = np.frombuffer(encoding.content or self._blank, np.int64)[None]
         mask = self._masks.get(ids.size)
         if mask is None:
             mask = self._masks[ids.size] = np.ones_like(ids)
@@ -124,9 +123,8 @@ class OnnxClassifier:
     def _together(self, encodings: Sequence[Encoded], lengths: NDArray[np.int64], rows: NDArray[np.intp]) -> _Batch:
         is_token = np.arange(lengths[rows[-1]]) < lengths[rows, None]
         ids = np.full(is_token.shape, self.tokenizer.pad_id, np.int64)
-        ids[is_token] = np.fromiter(
-            chain.from_iterable(encodings[row].ids or self._blank for row in rows.tolist()), np.int64
-        )
+        content = b"".join([encodings[row].content or self._blank for row in rows.tolist()])
+        ids[is_token] = np.frombuffer(content, np.int64)
         return ids, is_token.astype(np.int64)
 
 

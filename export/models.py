@@ -107,7 +107,7 @@ def load_model(name: str, folder: Path) -> ServedModel:
     predictor.decide([sample], predictor.run([sample]).probs)
 
     def run(rows: int, tokens: int) -> object:
-        return predictor.run([Encoded(sample.ids[:tokens], is_cut=True)] * rows)
+        return predictor.run([Encoded(sample.ids[:tokens].tobytes(), is_cut=True)] * rows)
 
     return ServedModel(name, predictor, fit_cost(run, len(sample)))
 

@@ -62,7 +62,7 @@ def judge_tokenizer(checkpoint: Path, texts: Sequence[str], max_tokens: int) -> 
         block = compared[start : start + _BLOCK]
         wanted = reference(block, truncation=True, max_length=max_tokens)["input_ids"]
         found = served.encode_many(block)
-        different += [text for text, ids, given in zip(block, wanted, found, strict=True) if ids != given.ids]
+        different += [text for text, ids, given in zip(block, wanted, found, strict=True) if ids != given.ids.tolist()]
     detail = f"texts of {len(compared)} that transformers and the runtime split differently"
     if different:
         detail += f", first {different[0][:_SHOWN_CHARACTERS]!r}"

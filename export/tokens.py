@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
@@ -16,6 +18,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from export.errors import ExportError
 
+_ID_BYTES = 8
 _PAD_TOKENS = ("[PAD]", "<pad>")
 _MOST_WORDS = 16_384  # some 6 MB at most; a stream that never repeats itself must not fill the memory
 _LONGEST_WORD = 32  # characters; a longer one seldom comes back
@@ -23,13 +26,21 @@ _LONGEST_WORD = 32  # characters; a longer one seldom comes back
 
 @dataclass(slots=True)
 class Encoded:
-    """The token ids of one text, special tokens included; `is_cut` where the text had more than the model reads."""
+    """The token ids of one text, special tokens included; `is_cut` where the text had more than the model reads.
 
-    ids: list[int]
+    They are kept as the bytes of an int64 array, so those of many texts are one array as soon as they are joined.
+    """
+
+    content: bytes
     is_cut: bool
 
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """The token ids (tokens,), not to be written to."""
+        return np.frombuffer(self.content, np.int64)
+
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.content) // _ID_BYTES
 
 
 class TextTokenizer:
@@ -47,10 +58,10 @@ class TextTokenizer:
         self.pad_id = next((token_id for token_id in found if token_id is not None), 0)
         frame = self._tokenizer.encode("a")
         inner = [place for place, is_special in enumerate(frame.special_tokens_mask) if not is_special] or [0]
-        self._before, self._behind = frame.ids[: inner[0]], frame.ids[inner[-1] + 1 :]
-        self._last = max_tokens - len(self._behind)  # so many ids at most before those behind
-        self._remembers = self._last > len(self._before) and _splits_at_spaces(self._tokenizer)
-        self._words: dict[str, tuple[int, ...]] = {}
+        self._before, self._behind = _as_bytes(frame.ids[: inner[0]]), _as_bytes(frame.ids[inner[-1] + 1 :])
+        self._room = _ID_BYTES * max_tokens - len(self._behind)  # for all that stands before those behind
+        self._remembers = self._room > len(self._before) and _splits_at_spaces(self._tokenizer)
+        self._words: dict[str, bytes] = {}
         self._is_parallel = threads > 1
         if not self._remembers:
             self._tokenizer.enable_truncation(max_tokens)
@@ -78,7 +89,7 @@ class TextTokenizer:
     def words(self, text: str) -> list[tuple[int, int]]:
         """Return where in `text` each word that is read begins and ends, in characters."""
         encoding = self._tokenizer.encode(text)
-        encoding.truncate(self._last)
+        encoding.truncate(self._room // _ID_BYTES)
         places = zip(encoding.word_ids, encoding.offsets, strict=True)
         words = []
         for word, group in groupby(places, key=lambda place: place[0]):
@@ -88,17 +99,17 @@ class TextTokenizer:
         return words
 
     def _by_words(self, text: str) -> Encoded:
-        ids, known, last = self._before.copy(), self._words.get, self._last
+        ids, known, room = bytearray(self._before), self._words.get, self._room
         for word in text.split(" "):
             found = known(word)
             ids += self._learn(word) if found is None else found
-            if len(ids) > last:
-                return Encoded(ids[:last] + self._behind, is_cut=True)
+            if len(ids) > room:
+                return Encoded(bytes(ids[:room]) + self._behind, is_cut=True)
         ids += self._behind
-        return Encoded(ids, is_cut=False)
+        return Encoded(bytes(ids), is_cut=False)
 
-    def _learn(self, word: str) -> tuple[int, ...]:
-        ids = tuple(self._tokenizer.encode(word, add_special_tokens=False).ids)
+    def _learn(self, word: str) -> bytes:
+        ids = _as_bytes(self._tokenizer.encode(word, add_special_tokens=False).ids)
         if len(word) <= _LONGEST_WORD:
             if len(self._words) >= _MOST_WORDS:
                 self._words.clear()
@@ -107,7 +118,11 @@ class TextTokenizer:
 
 
 def _read(encoding: Encoding) -> Encoded:
-    return Encoded(encoding.ids, bool(encoding.overflowing))
+    return Encoded(_as_bytes(encoding.ids), bool(encoding.overflowing))
+
+
+def _as_bytes(ids: Sequence[int]) -> bytes:
+    return np.array(ids, np.int64).tobytes()
 
 
 def _splits_at_spaces(tokenizer: Tokenizer) -> bool:

@@ -133,5 +133,5 @@ VARIANTS: Mapping[str, Callable[[Material, Path], Coverage | None]] = {
 def _feeds(checkpoint: Path, texts: Sequence[str]) -> list[Feed]:
     longest = int(AutoTokenizer.from_pretrained(checkpoint).model_max_length)
     tokenizer = TextTokenizer((checkpoint / "tokenizer.json").read_bytes(), longest)
-    ids = [np.array([encoding.ids], np.int64) for encoding in tokenizer.encode_many(texts)]
+    ids = [encoding.ids[None] for encoding in tokenizer.encode_many(texts)]
     return [{"input_ids": row, "attention_mask": np.ones_like(row)} for row in ids if row.size]
