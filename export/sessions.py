@@ -63,19 +63,10 @@ class SessionPool:
 
     def run(self, answer: Callable[[InferenceSession, Job], Result], jobs: Iterable[Job]) -> list[Result]:
         """Return `answer` of a session and each job, in the order of the jobs."""
-        with self._lock:
-            if self._executor is None:
-                from concurrent.futures import ThreadPoolExecutor  # who answers one text at a time needs none
-
-                for _ in range(self._threads):
-                    self._idle.put(open_session(self._model, threads=1))
-                self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="potstill")
-
+        executor = self._opened()
         waiting: queue.SimpleQueue[tuple[int, Job] | None] = queue.SimpleQueue()
-        for numbered in enumerate(jobs):
-            waiting.put(numbered)
-        for _ in range(self._threads):
-            waiting.put(None)
+        for each in (*enumerate(jobs), *[None] * self._threads):
+            waiting.put(each)
         done: dict[int, Result] = {}
 
         def work() -> None:
@@ -83,9 +74,23 @@ class SessionPool:
             try:
                 for place, job in iter(waiting.get, None):
                     done[place] = answer(session, job)
+            except BaseException:
+                for _ in iter(waiting.get, None):
+                    pass  # nobody waits for the other answers any more
+                raise
             finally:
                 self._idle.put(session)
 
-        for worker in [self._executor.submit(work) for _ in range(self._threads)]:
+        for worker in [executor.submit(work) for _ in range(self._threads)]:
             worker.result()
         return [done[place] for place in range(len(done))]
+
+    def _opened(self) -> "ThreadPoolExecutor":
+        with self._lock:
+            if self._executor is None:
+                from concurrent.futures import ThreadPoolExecutor  # who answers one text at a time needs none
+
+                for _ in range(self._threads):
+                    self._idle.put(open_session(self._model, threads=1))
+                self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="potstill")
+            return self._executor

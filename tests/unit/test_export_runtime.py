@@ -3,6 +3,7 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -319,14 +320,17 @@ def test_what_an_answer_needs_is_not_slow_to_import() -> None:
 
 
 def test_a_job_that_fails_is_raised_and_the_sessions_stay_usable(tiny_models: dict[Precision, Path]) -> None:
-    pool = sessions.SessionPool(tiny_models["int8"], 2)
+    pool, answered = sessions.SessionPool(tiny_models["int8"], 2), []
 
     def answer(_: Any, job: int) -> int:
         if job < 0:
             raise ExportError(f"{job} is negative")
+        answered.append(job)
+        time.sleep(0.001)
         return job * job
 
     for _ in range(3):
         with pytest.raises(ExportError, match="-5 is negative"):
-            pool.run(answer, [1, -5, 3])
+            pool.run(answer, [1, -5, *range(2000)])
+    assert len(answered) < 1000
     assert pool.run(answer, range(100)) == [job * job for job in range(100)]
